@@ -1,0 +1,29 @@
+"""Reads the feature sets that the experiments run on.
+
+A set is an .npz file, read without pickle: ``X_train``, ``y_train``, ``X_test``, ``y_test`` (codes
+0..C-1) and ``class_embeddings``, one row per code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flowalign import ClassEmbeddings
+
+
+def load(path: Path):
+    """Return X_train, y_train, class_embeddings, X_test, y_test."""
+    with np.load(path) as data:
+        table = ClassEmbeddings(np.arange(len(data["class_embeddings"])), data["class_embeddings"])
+        X_train, X_test = (data[key].astype(np.float32) for key in ("X_train", "X_test"))
+        return X_train, data["y_train"], table, X_test, data["y_test"]
+
+
+def draw(X, y, n_shots: int, seed: int):
+    """Draw up to ``n_shots`` samples of each class with numpy's default generator."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(y == c))[:n_shots] for c in np.unique(y)]
+    rows = np.concatenate(rows)
+    return X[rows], y[rows]

@@ -1,0 +1,7 @@
+"""Few-shot classification by carrying frozen features to the embeddings of their class names."""
+
+from flowalign.aligner import FlowMatchingAligner
+from flowalign.class_embeddings import ClassEmbeddings
+
+__all__ = ["ClassEmbeddings", "FlowMatchingAligner"]
+__version__ = "0.1.0.dev0"

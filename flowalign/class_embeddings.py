@@ -1,0 +1,277 @@
+"""ClassEmbeddings: which label has which embedding.
+
+An array of class embeddings says nothing about its rows, and scikit-learn's cross-validation cuts
+every fit argument that happens to be as long as the data. The container here pairs labels with
+rows and has, on purpose, neither a length nor a shape nor items, so that nothing takes it for a
+column of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from flowalign.spaces import class_means, unit_rows
+from flowalign.validation import as_numpy, label_values, shorten, vector_values
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+    from sklearn.preprocessing import LabelEncoder
+
+
+class ClassEmbeddings:
+    """Class labels with the embeddings of their names; immutable.
+
+    The form in which class embeddings are safe everywhere: under cross-validation, on sets with
+    one sample per class, and in folds that lack a class.
+
+    Parameters
+    ----------
+    labels : array-like of shape (m,)
+        The label of each row. A label may occur more than once, when a class has several
+        embeddings (one per prompt template, for example).
+    vectors : array-like of shape (m, e)
+        The embeddings, in the order of `labels`.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (m,)
+        Sorted; read-only.
+    vectors : ndarray of shape (m, e)
+        Rows in the order of `labels`, float32 or float64; read-only.
+    classes : ndarray of shape (C,)
+        The distinct labels, sorted.
+
+    Raises
+    ------
+    ValueError
+        If labels and vectors differ in number, or there are none, or vectors are not finite.
+
+    Examples
+    --------
+    >>> from flowalign import ClassEmbeddings
+    >>> ClassEmbeddings(["dog", "cat"], [[0.0, 1.0], [1.0, 0.0]])
+    ClassEmbeddings(2 classes, 2 dimensions)
+    >>> ClassEmbeddings.from_dict({"dog": [0.0, 1.0], "cat": [1.0, 0.0]}).classes
+    array(['cat', 'dog'], dtype='<U3')
+    """
+
+    labels: NDArray[Any]
+    vectors: NDArray[Any]
+    classes: NDArray[Any]
+
+    def __init__(self, labels: ArrayLike, vectors: ArrayLike) -> None:
+        label_array = label_values(labels, "labels")
+        vector_array = vector_values(vectors, "vectors")
+        if len(label_array) != len(vector_array):
+            raise ValueError(
+                f"labels and vectors must pair up, got {len(label_array)} labels and "
+                f"{len(vector_array)} rows in vectors."
+            )
+        order = np.argsort(label_array, kind="stable")
+        self._set(label_array[order], vector_array[order])
+
+    def _set(self, labels: NDArray[Any], vectors: NDArray[Any]) -> None:
+        """Store sorted rows, read-only."""
+        for name, value in (
+            ("labels", labels),
+            ("vectors", vectors),
+            ("classes", np.unique(labels)),
+        ):
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls, embeddings: Mapping[Any, ArrayLike]) -> ClassEmbeddings:
+        """Make a table from ``{label: vector}``; a 2-D value holds several rows for its label.
+
+        Parameters
+        ----------
+        embeddings : dict
+            Values have shape (e,) or (rows, e).
+
+        Returns
+        -------
+        ClassEmbeddings
+        """
+        if not embeddings:
+            raise ValueError("class_embeddings is an empty dict; give one vector per class.")
+        rows = [np.atleast_2d(as_numpy(vector)) for vector in embeddings.values()]
+        widths = sorted({r.shape[1] if r.ndim == 2 else -1 for r in rows})
+        if len(widths) > 1 or widths == [-1]:
+            raise ValueError(
+                "class_embeddings must map every label to a vector of one common width, got "
+                f"widths {widths}."
+            )
+        keys = label_values(list(embeddings), "class_embeddings")
+        return cls(np.repeat(keys, [len(r) for r in rows]), np.concatenate(rows))
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> ClassEmbeddings:
+        """Make a table from a DataFrame whose index holds the labels.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            One embedding per row, one coordinate per column, labels as the index.
+
+        Returns
+        -------
+        ClassEmbeddings
+        """
+        return cls(frame.index, frame.to_numpy())
+
+    def relabel(self, label_encoder: LabelEncoder) -> ClassEmbeddings:
+        """Give the same vectors the integer codes of a fitted ``LabelEncoder``.
+
+        Stacking, voting, bagging and ``cross_val_predict(method="predict_proba")`` hand their
+        estimators such codes instead of labels.
+
+        Parameters
+        ----------
+        label_encoder : sklearn.preprocessing.LabelEncoder
+            Fitted on labels of this table.
+
+        Returns
+        -------
+        ClassEmbeddings
+
+        Examples
+        --------
+        >>> from sklearn.preprocessing import LabelEncoder
+        >>> table = ClassEmbeddings(["dog", "cat"], [[0.0, 1.0], [1.0, 0.0]])
+        >>> table.relabel(LabelEncoder().fit(["cat", "dog"])).classes
+        array([0, 1])
+        """
+        check_is_fitted(label_encoder, "classes_")
+        known = set(label_encoder.classes_.tolist())
+        missing = [label for label in self.classes.tolist() if label not in known]
+        if missing:
+            raise ValueError(
+                f"label_encoder does not know {shorten(missing)}. Keep the labels it knows with "
+                "subset(label_encoder.classes_) first."
+            )
+        return type(self)(label_encoder.transform(self.labels), self.vectors)
+
+    def subset(self, labels: Iterable[Any]) -> ClassEmbeddings:
+        """Keep the given labels only.
+
+        Parameters
+        ----------
+        labels : iterable
+            Labels of this table, in any order.
+
+        Returns
+        -------
+        ClassEmbeddings
+        """
+        wanted = set(label_values(list(labels), "labels").tolist())
+        missing = wanted - set(self.classes.tolist())
+        if missing:
+            raise ValueError(f"labels has {shorten(sorted(missing))}, which are not in the table.")
+        kept = [label in wanted for label in self.labels.tolist()]
+        return type(self)(self.labels[kept], self.vectors[kept])
+
+    def to_dict(self) -> dict[Any, NDArray[Any]]:
+        """Map every label to its vector, shape (e,), or to its rows if it has several."""
+        starts = np.searchsorted(self.labels, self.classes)
+        groups = np.split(self.vectors, starts[1:])
+        return {
+            label: rows[0] if len(rows) == 1 else rows
+            for label, rows in zip(self.classes.tolist(), groups, strict=True)
+        }
+
+    def __repr__(self) -> str:
+        n_classes, n_rows = len(self.classes), len(self.labels)
+        rows = "" if n_rows == n_classes else f"{n_rows} rows, "
+        return f"ClassEmbeddings({n_classes} classes, {rows}{self.vectors.shape[1]} dimensions)"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("ClassEmbeddings is immutable; make a new one.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("ClassEmbeddings is immutable; make a new one.")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ClassEmbeddings:
+        # scikit-learn's clone copies parameters; what cannot change need not be copied.
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"labels": self.labels, "vectors": self.vectors}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set(state["labels"], state["vectors"])
+
+
+def class_vectors(table: ClassEmbeddings, *, normalize: bool) -> NDArray[Any]:
+    """One vector per class, (C, e), in the order of ``table.classes``.
+
+    Several rows of a class are averaged, after normalisation if ``normalize``, and the average is
+    normalised again: the usual ensemble of prompts.
+    """
+    codes = np.searchsorted(table.classes, table.labels)
+    if not normalize:
+        return class_means(table.vectors, codes)
+    vectors = class_means(unit_rows(table.vectors, "class_embeddings"), codes)
+    return unit_rows(vectors, "class_embeddings, averaged per label,")
+
+
+def as_class_embeddings(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbeddings:
+    """Make a table out of whatever a user gave and check that it covers the labels in ``y``.
+
+    Parameters
+    ----------
+    value : ClassEmbeddings, dict, DataFrame or array-like of shape (C, e)
+        Rows of an array follow ``np.unique(y)``.
+    y : ndarray of shape (n,)
+        Labels of the support samples.
+    fit_argument : bool
+        Whether `value` came through ``fit``, where cross-validation may have cut it.
+    """
+    if isinstance(value, ClassEmbeddings):
+        table = value
+    elif isinstance(value, Mapping):
+        table = ClassEmbeddings.from_dict(value)
+    elif hasattr(value, "columns") and hasattr(value, "index"):
+        table = ClassEmbeddings.from_frame(value)
+    else:
+        table = _from_rows(value, y, fit_argument=fit_argument)
+    _check_labels(table, y)
+    return table
+
+
+def _from_rows(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbeddings:
+    vectors = vector_values(value, "class_embeddings")
+    if fit_argument and len(vectors) == len(y):
+        raise ValueError(
+            f"class_embeddings was given to fit as an array of {len(vectors)} rows, as many as "
+            "there are samples. Cross-validation cuts such fit arguments along with the data, so "
+            "it cannot be told whether the rows are still complete. Either wrap it, "
+            "ClassEmbeddings(labels, vectors), or give it to the constructor, "
+            "FlowMatchingAligner(class_embeddings=...)."
+        )
+    labels = np.unique(y)
+    if len(vectors) != len(labels):
+        raise ValueError(
+            f"class_embeddings has {len(vectors)} rows without labels but y has {len(labels)} "
+            "classes; the rows of an array follow np.unique(y). For classes without samples, and "
+            "for folds that lack a class, use ClassEmbeddings(labels, vectors)."
+        )
+    return ClassEmbeddings(labels, vectors)
+
+
+def _check_labels(table: ClassEmbeddings, y: NDArray[Any]) -> None:
+    known = set(table.classes.tolist())
+    unknown = [label for label in np.unique(y).tolist() if label not in known]
+    if unknown:
+        raise ValueError(
+            f"y has labels that class_embeddings lacks: {shorten(unknown)}; it has "
+            f"{shorten(table.classes.tolist())}. If y was turned into integer codes on the way, as "
+            "stacking, voting, bagging, CalibratedClassifierCV and cross_val_predict("
+            "method='predict_proba') do, hand on class_embeddings.relabel(LabelEncoder().fit(y)) "
+            "in place of class_embeddings."
+        )

@@ -1,0 +1,124 @@
+r"""The learned field: a residual network whose every block is modulated by time.
+
+With :math:`h` the state of width ``hidden_dim`` and :math:`(a_k, b_k, g_k)` shift, scale and gate
+of block :math:`k` at time :math:`t`,
+
+.. math::
+
+    h &\leftarrow W_\mathrm{in} x \\
+    h &\leftarrow h + g_k \odot W'_k\, \mathrm{SiLU}\bigl(W_k
+        [(1 + b_k) \odot \mathrm{LN}(h) + a_k]\bigr), \qquad k = 1 \dots K \\
+    v(t, x) &= W_\mathrm{out} [(1 + b_\mathrm{out}) \odot \mathrm{LN}(h) + a_\mathrm{out}]
+
+(biases left out). Gates and the output start at zero, so that an untrained field does not move
+anything. The network is that of Flow Matching Alignment [1]_ but for one thing: there each block
+computes its modulation by a matrix of its own, three quarters of the work of a training step; here
+one modulation of t serves all blocks and each adds a learned constant, as in PixArt-alpha [2]_.
+``docs/decisions/0002-shared-modulation.md`` shows that the accuracy is the same.
+
+References
+----------
+.. [1] Y. Jiang, Z. Wang and L. Chen, "Exploring Cross-Modal Flows for Few-Shot Learning",
+   ICLR 2026, arXiv 2510.14543.
+.. [2] J. Chen et al., "PixArt-alpha: Fast Training of Diffusion Transformer for Photorealistic
+   Text-to-Image Synthesis", ICLR 2024, arXiv 2310.00426.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TIME_SCALE = 1000.0  # the sinusoids see 1000 t, the range of times they were designed for
+TIME_FEATURES = 256
+MAX_PERIOD = 10_000.0
+
+
+class MLPField(nn.Module):
+    """Velocity field v(t, x) as a residual MLP with adaptive layer norm.
+
+    Parameters
+    ----------
+    dim : int
+        Width d of the feature space.
+    hidden_dim : int
+        Width of the blocks; a block holds two hidden x hidden products.
+    n_blocks : int
+        Number of residual blocks.
+
+    Notes
+    -----
+    A new field has uninitialised weights: draw them with :meth:`reset_parameters` or load them.
+    Its pickle holds numpy arrays and three integers, so that it opens on machines without the
+    device it was trained on, and always opens on the CPU.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, n_blocks: int) -> None:
+        super().__init__()
+        self.dim, self.hidden_dim, self.n_blocks = dim, hidden_dim, n_blocks
+        self.project_in = _linear(dim, hidden_dim)
+        self.time_in = _linear(TIME_FEATURES, TIME_FEATURES)
+        self.time_out = _linear(TIME_FEATURES, 3 * hidden_dim)
+        # Rows: shift, scale and gate of each block, then shift and scale of the output.
+        self.modulation_offset = nn.Parameter(torch.empty(3 * n_blocks + 2, hidden_dim))
+        self.inner = nn.ModuleList(_linear(hidden_dim, hidden_dim) for _ in range(n_blocks))
+        self.outer = nn.ModuleList(_linear(hidden_dim, hidden_dim) for _ in range(n_blocks))
+        self.project_out = _linear(hidden_dim, dim)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw the weights (Glorot uniform) from a CPU generator; gates and output are zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+                if module not in (self.time_out, self.project_out):
+                    nn.init.xavier_uniform_(module.weight, generator=generator)
+        nn.init.zeros_(self.time_out.weight)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.modulation_offset)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Velocity at time ``t``, 0-dimensional or (n,), and positions ``x``, (n, d)."""
+        # One time for all rows is modulated once and broadcast, not computed per row.
+        shift, scale, gate = self.time_out(functional.silu(self.time_in(time_features(t)))).chunk(
+            3, dim=-1
+        )
+        *offsets, shift_out, scale_out = self.modulation_offset
+        h = self.project_in(x)
+        for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
+            shift_k, scale_k, gate_k = offsets[3 * k : 3 * k + 3]
+            modulated = _modulate(h, shift + shift_k, scale + scale_k)
+            h = torch.addcmul(h, gate + gate_k, outer(functional.silu(inner(modulated))))
+        return self.project_out(_modulate(h, shift + shift_out, scale + scale_out))
+
+    def __getstate__(self) -> dict[str, Any]:
+        weights = {name: w.detach().cpu().numpy() for name, w in self.state_dict().items()}
+        config = {"dim": self.dim, "hidden_dim": self.hidden_dim, "n_blocks": self.n_blocks}
+        return {"config": config, "weights": weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["config"])  # type: ignore[misc]
+        # np.array copies: arrays from a memory map are read-only, which torch does not know.
+        weights = {name: torch.from_numpy(np.array(w)) for name, w in state["weights"].items()}
+        self.load_state_dict(weights, assign=True)
+
+
+def time_features(t: Tensor) -> Tensor:
+    """Cosines and sines of ``TIME_SCALE * t`` at geometric frequencies: shape (..., 256)."""
+    half = TIME_FEATURES // 2
+    k = torch.arange(half, dtype=t.dtype, device=t.device)
+    angle = TIME_SCALE * t[..., None] * torch.exp(-math.log(MAX_PERIOD) / half * k)
+    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
+
+
+def _modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:]), 1 + scale)
+
+
+def _linear(n_in: int, n_out: int) -> nn.Linear:
+    """Make a layer without values: the usual constructor draws from the global generator."""
+    return nn.utils.skip_init(nn.Linear, n_in, n_out)

@@ -1,0 +1,87 @@
+"""Integrates a velocity field. The only module that knows torchdiffeq.
+
+Early stopping needs no machinery here: it is the choice of the last time. (Events would be the
+wrong tool: torchdiffeq reduces them over the batch, so that the first row would stop all rows.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torchdiffeq
+from torch import Tensor
+
+FIXED_GRID_SOLVERS = (
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+)
+"""Methods that take exactly one step between two times: the result of a row depends on that row
+alone."""
+
+ADAPTIVE_SOLVERS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+"""Methods that choose their steps from an error estimate over the whole batch: rows agree with
+those of another batch only up to the tolerance."""
+
+SOLVERS = FIXED_GRID_SOLVERS + ADAPTIVE_SOLVERS
+
+RTOL = 1e-5
+ATOL = 1e-6
+
+
+def grid(n_steps: int, step_size: float) -> list[float]:
+    """Return the times 0, h, 2 h, ..., n_steps h; one that passes 1 by rounding is exactly 1.
+
+    >>> grid(2, 0.25)
+    [0.0, 0.25, 0.5]
+    """
+    return [min(k * step_size, 1.0) for k in range(n_steps + 1)]
+
+
+def integrate(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    times: Sequence[float],
+    method: str = "euler",
+) -> Tensor:
+    """Solve dx/dt = velocity(t, x) from ``x`` at ``times[0]``.
+
+    Parameters
+    ----------
+    velocity : callable
+        ``velocity(t, x)`` with a 0-dimensional ``t`` and ``x`` of shape (n, d) gives (n, d).
+    x : Tensor of shape (n, d)
+        The states at ``times[0]``. Dtype and device of the result are those of ``x``.
+    times : sequence of float, increasing
+        Where the states are wanted. A fixed-grid method takes one step from each to the next; an
+        adaptive one steps on all of them, so that it never looks beyond the last.
+    method : str
+        One of :data:`SOLVERS`.
+
+    Returns
+    -------
+    Tensor of shape (len(times), n, d)
+        The first state is ``x`` itself.
+    """
+    if len(times) == 1:
+        return x[None]
+    adaptive = method in ADAPTIVE_SOLVERS
+    # Adaptive steps are chosen in float64 where the device has it, whatever the states' dtype.
+    wide = adaptive and x.device.type != "mps"
+    t = torch.tensor(times, dtype=torch.float64 if wide else x.dtype, device=x.device)
+    options = {"dtype": t.dtype, "step_t": t[1:]} if adaptive else None
+    try:
+        return torchdiffeq.odeint(
+            velocity, x, t, method=method, rtol=RTOL, atol=ATOL, options=options
+        )
+    except AssertionError as error:
+        raise ValueError(
+            f"solver={method!r} could not follow the flow ({error}); use a fixed-grid solver "
+            f"({', '.join(FIXED_GRID_SOLVERS)})."
+        ) from error

@@ -1,0 +1,262 @@
+"""What a fitted flow says about new features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from flowalign import ode, spaces, validation
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from flowalign.fields import MLPField
+
+BLOCK_BYTES = 2**24  # of the widest array per state; bounds the memory of a prediction
+
+
+class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin):
+    """The predicting half of the aligner: solve from new features to the stop and read out.
+
+    Rows are solved in blocks of bounded memory. Nothing here changes the estimator.
+    """
+
+    if TYPE_CHECKING:  # set by the constructor and by fit
+        n_steps: int
+        step_size: float
+        solver: str
+        normalize: bool
+        logit_scale: float
+        classes_: NDArray[Any]
+        class_embeddings_: NDArray[Any]
+        velocity_field_: MLPField
+        n_features_in_: int
+        device_: str
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...  # noqa: D102
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels out of `classes_`; the first of equally similar ones.
+        """
+        codes = self._at_stop(X, lambda x: self._cosines(x).argmax(dim=1))
+        return self.classes_[codes]
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Scaled cosine similarity to each class embedding at the stop time.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            `logit_scale_` times the cosine similarity. For two classes of shape (n,): the value of
+            ``classes_[1]`` minus that of ``classes_[0]``.
+        """
+        scores = self._at_stop(X, self._logits)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Softmax of the scaled cosine similarities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            Rows sum to one; columns follow `classes_`.
+        """
+        return self._at_stop(X, lambda x: self._logits(x).softmax(dim=1))
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Aligned features: where the flow has carried each row at the stop time.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            In the feature space, not normalised again.
+        """
+        return self._at_stop(X, lambda x: x)
+
+    def trajectory(self, X: ArrayLike) -> NDArray[Any]:
+        """Every state from the (normalised) features to the stop.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_steps_ + 1, n, d)
+            ``trajectory(X)[-1]`` is ``transform(X)``.
+        """
+        return self._trajectory(X, self.n_steps)
+
+    def staged_transform(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
+        """Yield the aligned features after 0, 1, 2, ... steps, to the end of the flow.
+
+        Like the other staged methods it solves once and keeps all states of X in memory; it stops
+        for nothing, least of all for `n_steps`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Yields
+        ------
+        ndarray of shape (n, d)
+        """
+        yield from self._trajectory(X, validation.max_steps(self.step_size))
+
+    def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
+        """Yield the predicted labels after 0, 1, 2, ... steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Yields
+        ------
+        ndarray of shape (n,)
+        """
+        for state in self.staged_transform(X):
+            yield self.classes_[self._cosines(self._tensor(state)).argmax(dim=1).cpu().numpy()]
+
+    def staged_predict_proba(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
+        """Yield the class probabilities after 0, 1, 2, ... steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Yields
+        ------
+        ndarray of shape (n, C)
+        """
+        for state in self.staged_transform(X):
+            proba = self._logits(self._tensor(state)).softmax(dim=1)
+            yield proba.cpu().numpy().astype(state.dtype)
+
+    @property
+    def n_steps_(self) -> int:
+        """Steps that `predict` takes now."""
+        check_is_fitted(self)
+        return self.n_steps
+
+    @property
+    def stop_time_(self) -> float:
+        """Time at which `predict` stops now."""
+        return ode.grid(self.n_steps_, self.step_size)[-1]
+
+    @property
+    def logit_scale_(self) -> float:
+        """Inverse temperature that `predict_proba` uses now."""
+        check_is_fitted(self)
+        return self.logit_scale
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_in_
+
+    def _at_stop(self, X: ArrayLike, read_out: Callable[[Tensor], Tensor]) -> NDArray[Any]:
+        """Read something out of the states at the stop time, block by block."""
+        features = self._check_X(X)
+        values = torch.cat(
+            [read_out(states[-1]) for states in self._blocks(features, self.n_steps)]
+        )
+        result = values.cpu().numpy()
+        return result.astype(features.dtype, copy=False) if result.dtype.kind == "f" else result
+
+    def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
+        features = self._check_X(X)
+        blocks = [states.cpu().numpy() for states in self._blocks(features, n_steps)]
+        return np.concatenate(blocks, axis=1, dtype=features.dtype)
+
+    def _check_X(self, X: Any) -> NDArray[Any]:
+        """Bring new features into the form of those of the fit."""
+        check_is_fitted(self)
+        validation.check_solver_parameters(self.get_params(deep=False))
+        X = validation.as_numpy(X)
+        features = validate_data(self, X, reset=False, dtype=validation.float_dtypes(X))
+        return self._normalized(features, X)
+
+    def _normalized(self, features: NDArray[Any], X: Any) -> NDArray[Any]:
+        if not self.normalize:
+            return features
+        return spaces.unit_rows(features, "X", zeros_allowed=validation.holds_integers(X))
+
+    @torch.inference_mode()
+    def _blocks(self, X: NDArray[Any], n_steps: int) -> Iterator[Tensor]:
+        """Solve for a bounded number of rows at a time: states of shape (n_steps + 1, rows, d)."""
+        field = self.velocity_field_
+        if self._tensor(X[:1]).dtype == torch.float64:
+            field = copy.deepcopy(field).double()
+        width = max(X.shape[1], len(self.classes_), field.hidden_dim)
+        rows = max(1, BLOCK_BYTES // (width * X.dtype.itemsize))
+        times = ode.grid(n_steps, self.step_size)
+        for start in range(0, len(X), rows):
+            block = self._tensor(X[start : start + rows])
+            states = ode.integrate(field, block, times, self.solver)
+            if not torch.isfinite(states[-1]).all():
+                raise ValueError(
+                    f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
+                    "fewer steps, or bring the features to a common scale."
+                )
+            yield states
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.logit_scale * self._cosines(x)
+
+    def _cosines(self, x: Tensor) -> Tensor:
+        return spaces.cosine_similarities(x, self._tensor(self.class_embeddings_).to(x.dtype))
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        """Copy to the device; float64 stays float64 on the CPU only."""
+        dtype = torch.float64 if self.device_ == "cpu" and array.dtype == np.float64 else None
+        return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "velocity_field_"):
+            # The field's pickle opens on the CPU, and stays there if its device is not here.
+            try:
+                self.velocity_field_.to(validation.check_device(self.device_))
+            except ValueError:
+                self.device_ = "cpu"
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,181 @@
+"""Checks of what users hand in. Every message names the argument, what was got and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from flowalign.ode import SOLVERS
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+VELOCITY_FIELDS = ("mlp",)
+
+
+def check_parameters(params: dict[str, Any]) -> None:
+    """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
+    _one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
+    if params["joint"] not in ("auto", True, False):
+        raise ValueError(f"joint must be 'auto', True or False, got {params['joint']!r}.")
+    _number("noise", params["noise"], low=0)
+    _integer("n_blocks", params["n_blocks"], low=1)
+    if params["hidden_dim"] is not None:
+        _integer("hidden_dim", params["hidden_dim"], low=1)
+    _integer("max_iter", params["max_iter"], low=1)
+    _integer("batch_size", params["batch_size"], low=1)
+    _number("learning_rate_init", params["learning_rate_init"], low=0, low_excluded=True)
+    _number("weight_decay", params["weight_decay"], low=0)
+    if not isinstance(params["normalize"], bool | np.bool_):
+        raise TypeError(f"normalize must be True or False, got {params['normalize']!r}.")
+    check_solver_parameters(params)
+
+
+def check_solver_parameters(params: dict[str, Any]) -> None:
+    """Check the parameters that act at predict time, which may change after ``fit``."""
+    _integer("n_steps", params["n_steps"], low=0)
+    _number("step_size", params["step_size"], low=0, high=1, low_excluded=True)
+    _one_of("solver", params["solver"], SOLVERS)
+    _number("logit_scale", params["logit_scale"], low=0, low_excluded=True)
+    n_steps, step_size = params["n_steps"], params["step_size"]
+    if n_steps > max_steps(step_size):
+        raise ValueError(
+            f"n_steps={n_steps} steps of step_size={step_size} end at time "
+            f"{n_steps * step_size:g}, beyond the end of the flow at 1. Take at most "
+            f"{max_steps(step_size)} steps, or smaller ones."
+        )
+
+
+def max_steps(step_size: float) -> int:
+    """Return how many whole steps fit into [0, 1], forgiving rounding in ``step_size``."""
+    return math.floor(1 / step_size + 1e-9)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Resolve ``"auto"`` and make sure that the device is there."""
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved).cpu()
+    except Exception as error:  # torch raises half a dozen unrelated types here
+        raise ValueError(
+            f"device={device!r} is unknown to torch or not available on this machine; "
+            "use device='auto' to take what is there."
+        ) from error
+    return resolved
+
+
+def as_numpy(values: Any) -> Any:
+    """Turn tensors into arrays and 16-bit floats, which BLAS lacks, into float32.
+
+    Anything else (lists, DataFrames, sparse matrices) is returned as it is.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype in _HALF_TENSORS else values).numpy()
+    if isinstance(values, np.ndarray) and values.dtype.name in ("float16", "bfloat16"):
+        return values.astype(np.float32)
+    return values
+
+
+_HALF_TENSORS = (torch.float16, torch.bfloat16)
+
+
+def float_dtypes(values: Any) -> list[type]:
+    """Dtypes that ``values`` may keep, the first being the one that others are cast to."""
+    if hasattr(values, "dtypes") and hasattr(values, "iloc"):
+        names = {str(dtype) for dtype in values.dtypes}
+        if names <= {"float16", "float32"}:
+            return [np.float32]
+    return [np.float64, np.float32]
+
+
+def holds_integers(values: Any) -> bool:
+    """Whether features are counts or pixels, in which an empty row is a value like any other.
+
+    Among the floats of an encoder a row of zeros is the trace of a failure.
+    """
+    if hasattr(values, "dtypes") and hasattr(values, "iloc"):
+        return all(np.issubdtype(dtype, np.integer) for dtype in values.dtypes)
+    return np.asarray(values).dtype.kind in "iub"
+
+
+def label_values(labels: ArrayLike, name: str) -> NDArray[Any]:
+    """Labels as a 1-D array that can be sorted: all strings or all numbers, none missing."""
+    if isinstance(labels, list | tuple):
+        strings = sum(isinstance(label, str) for label in labels)
+        if 0 < strings < len(labels):
+            # numpy would turn the numbers into strings, and then nothing would match.
+            raise TypeError(f"{name} mixes strings with other types; use one type of label.")
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must be a non-empty 1-D list of labels, got shape {array.shape}.")
+    if array.dtype.kind == "f" or array.dtype.kind == "O":
+        missing = [label for label in array.tolist() if label is None or label != label]
+        if missing:
+            raise ValueError(f"{name} has {len(missing)} missing labels (None or NaN).")
+    try:
+        np.unique(array)
+    except TypeError as error:
+        raise TypeError(f"{name} mixes types that cannot be sorted; use one type.") from error
+    return array
+
+
+def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
+    """Vectors as a finite (m, e) array, float32 kept, everything else float64."""
+    try:
+        array = np.asarray(as_numpy(vectors))
+        if array.dtype != np.float32:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers in rows of one common width.") from error
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(
+            f"{name} must be 2-D, one embedding per row, and not empty; got shape {array.shape}."
+        )
+    if not np.isfinite(array).all():
+        rows = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
+        raise ValueError(f"{name} contains NaN or infinity in rows {shorten(rows)}.")
+    return array
+
+
+def shorten(values: Iterable[Any], limit: int = 5) -> str:
+    """Spell out the first few of a list that may be long."""
+    items = [repr(v) for v in values]
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest
+
+
+def _integer(name: str, value: Any, *, low: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value!r}.")
+
+
+def _number(
+    name: str, value: Any, *, low: float, high: float = math.inf, low_excluded: bool = False
+) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    number = float(value)
+    inside = (low < number) if low_excluded else (low <= number)
+    if not (inside and number <= high and math.isfinite(number)):  # also refuses NaN
+        bound = f"{'above' if low_excluded else 'at least'} {low}"
+        bound += f" and at most {high}" if high < math.inf else ""
+        raise ValueError(f"{name} must be finite and {bound}, got {value!r}.")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
