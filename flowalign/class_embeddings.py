@@ -101,8 +101,10 @@ class ClassEmbeddings:
         if not embeddings:
             raise ValueError("class_embeddings is an empty dict; give one vector per class.")
         rows = [np.atleast_2d(as_numpy(vector)) for vector in embeddings.values()]
-        widths = sorted({r.shape[1] if r.ndim == 2 else -1 for r in rows})
-        if len(widths) > 1 or widths == [-1]:
+        if any(r.ndim > 2 for r in rows):
+            raise ValueError("class_embeddings has a 3-dimensional value; give 2-D rows or 1-D.")
+        widths = sorted({r.shape[1] for r in rows})
+        if len(widths) > 1:
             raise ValueError(
                 "class_embeddings must map every label to a vector of one common width, got "
                 f"widths {widths}."

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 JOINT_SCORE = 3.0
 """Alignment score above which ``joint="auto"`` takes two spaces of equal width for one.
 
-Under the hypothesis of unrelated spaces it is exceeded in about 1 of 700 cases.
+Unrelated spaces exceed it in about 1 of 700 cases. Spaces narrower than 36 are too narrow for such
+odds (embeddings equal to their class means score sqrt(d) or a little more) and are asked for
+sqrt(d) / 2 only.
 """
 
 
@@ -81,8 +83,8 @@ def place_targets(
         Class of each sample, a row of ``E``. Classes without samples are allowed.
     joint : "auto" or bool
         Whether ``E`` lives in the space of ``X`` as it is. "auto" says yes if the widths are equal
-        and the :func:`alignment_score` is above :data:`JOINT_SCORE`, or cannot be computed since
-        fewer than two classes have samples.
+        and the :func:`alignment_score` is above :data:`JOINT_SCORE`, or fewer than two classes
+        have samples, which leaves no score.
 
     Returns
     -------
@@ -97,7 +99,10 @@ def place_targets(
     sampled, M = np.unique(codes), class_means(X, codes)
     same_width = E.shape[1] == X.shape[1]
     if joint == "auto":
-        joint = same_width and (len(sampled) < 2 or alignment_score(E[sampled], M) > JOINT_SCORE)
+        threshold = min(JOINT_SCORE, np.sqrt(X.shape[1]) / 2)
+        joint = same_width and (
+            len(sampled) < 2 or bool(alignment_score(E[sampled], M) > threshold)
+        )
     if joint:
         if not same_width:
             raise ValueError(

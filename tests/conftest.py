@@ -1,0 +1,37 @@
+import os
+
+# Read when scipy is imported: without it scikit-learn skips its check of array API input.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+import numpy as np
+import pytest
+
+from flowalign import FlowMatchingAligner
+from flowalign.datasets import make_cross_modal
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Six classes, four samples each, in a joint space of 32 dimensions."""
+    return make_cross_modal(n_classes=6, n_train=4, n_test=10, n_features=32, random_state=0)
+
+
+@pytest.fixture
+def aligner():
+    """A small aligner that trains in a fraction of a second."""
+    return FlowMatchingAligner(max_iter=5, n_blocks=2, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def fitted(data):
+    """A fitted aligner that no test changes."""
+    model = FlowMatchingAligner(max_iter=30, n_blocks=2, random_state=0)
+    return model.fit(data.X_train, data.y_train, data.class_embeddings)
+
+
+@pytest.fixture
+def one_shot():
+    """Twelve classes with one sample each: as many class embeddings as samples."""
+    data = make_cross_modal(n_classes=12, n_train=1, n_test=5, n_features=32, random_state=1)
+    assert len(data.X_train) == len(np.unique(data.y_train)) == 12
+    return data

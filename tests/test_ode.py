@@ -1,0 +1,106 @@
+"""Solvers against exact solutions."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowalign import ode
+
+ORDERS = {
+    "euler": 1,
+    "midpoint": 2,
+    "heun2": 2,
+    "heun3": 3,
+    "rk4": 4,
+    "explicit_adams": 3,
+    "implicit_adams": 4,
+    "fixed_adams": 4,
+}
+
+
+def velocity(t, x):
+    """x' = -x + sin(4 t): a decay onto an oscillation."""
+    return -x + torch.sin(4 * t)
+
+
+def exact(t, x0):
+    def oscillation(t):
+        return (np.sin(4 * t) - 4 * np.cos(4 * t)) / 17
+
+    return oscillation(t) + (x0 - oscillation(0)) * np.exp(-t)
+
+
+X0 = torch.tensor([[1.0, -0.5], [2.0, 0.3]], dtype=torch.float64)
+
+
+def error(method, n):
+    states = ode.integrate(velocity, X0, ode.grid(n, 1 / n), method)
+    return float((states[-1] - exact(1.0, X0)).abs().max())
+
+
+def test_every_fixed_grid_solver_has_a_known_order():
+    assert set(ORDERS) == set(ode.FIXED_GRID_SOLVERS)
+
+
+@pytest.mark.parametrize("method", ode.FIXED_GRID_SOLVERS)
+def test_order_of_convergence(method):
+    n = 40  # fine enough for the start of the multistep methods not to show
+    observed = np.log2(error(method, n) / error(method, 2 * n))
+    assert observed == pytest.approx(ORDERS[method], abs=0.3)
+
+
+@pytest.mark.parametrize("method", ode.ADAPTIVE_SOLVERS)
+def test_adaptive_solvers_reach_their_tolerance(method):
+    times = ode.grid(10, 0.1)
+    states = ode.integrate(velocity, X0, times, method)
+    for t, state in zip(times, states, strict=True):
+        torch.testing.assert_close(state, exact(t, X0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ode.SOLVERS)
+def test_no_solver_looks_beyond_the_stop(method):
+    seen = []
+
+    def recorded(t, x):
+        seen.append(float(t))
+        return velocity(t, x)
+
+    ode.integrate(recorded, X0, ode.grid(3, 0.1), method)
+    assert max(seen) <= 0.3 + 1e-12
+
+
+@pytest.mark.parametrize("method", ode.SOLVERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_states_keep_dtype_and_start_at_the_input(method, dtype):
+    x = X0.to(dtype)
+    states = ode.integrate(velocity, x, ode.grid(2, 0.5), method)
+    assert states.dtype == dtype
+    assert states.shape == (3, 2, 2)
+    torch.testing.assert_close(states[0], x, rtol=0, atol=0)
+
+
+def test_no_steps_return_the_input():
+    assert torch.equal(ode.integrate(velocity, X0, ode.grid(0, 0.1))[0], X0)
+
+
+@pytest.mark.parametrize(("n", "h"), [(10, 0.1), (3, 1 / 3), (7, 1 / 7), (49, 1 / 49)])
+def test_grid_ends_at_one(n, h):
+    assert ode.grid(n, h)[-1] == pytest.approx(1.0)
+    assert ode.grid(n, h)[-1] <= 1.0
+
+
+@pytest.mark.parametrize("method", ode.FIXED_GRID_SOLVERS)
+def test_a_row_is_solved_as_if_alone(method):
+    def stiff(t, x):
+        return -8 * x * x.abs()  # rows of different size need different effort
+
+    rows = torch.tensor([[1e-3], [1.0], [3.0]], dtype=torch.float64)
+    together = ode.integrate(stiff, rows, ode.grid(20, 0.05), method)
+    for k in range(3):
+        alone = ode.integrate(stiff, rows[k : k + 1], ode.grid(20, 0.05), method)
+        torch.testing.assert_close(together[:, k : k + 1], alone, rtol=1e-12, atol=1e-14)
+
+
+def test_an_adaptive_solver_that_fails_is_a_value_error():
+    with pytest.raises(ValueError, match="solver='dopri5'"):
+        ode.integrate(lambda t, x: x * torch.nan, X0, ode.grid(1, 0.5), "dopri5")

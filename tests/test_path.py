@@ -1,0 +1,72 @@
+"""The noisy path: its derivative is the regression target."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowalign import path
+
+# The first use of forward mode compiles decompositions with a deprecated call inside torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+NOISE_LEVELS = [0.0, 0.01, 0.3, 3.0]
+INSIDE = [path.T_MIN, 0.01, 0.3, 0.5, 0.77, 1 - path.T_MIN]
+
+
+@pytest.fixture(scope="module")
+def draws():
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(5, 7, dtype=torch.float64, generator=g) for _ in range(3)]
+
+
+def forward_derivative(t, x0, x1, eps, noise_std):
+    """d x_t / dt by forward-mode automatic differentiation."""
+    moment = torch.full((len(x0),), t, dtype=torch.float64)
+    _, tangent = torch.func.jvp(
+        lambda s: path.point(s, x0, x1, eps, noise_std), (moment,), (torch.ones_like(moment),)
+    )
+    return tangent, path.derivative(moment, x0, x1, eps, noise_std)
+
+
+@pytest.mark.parametrize("t", INSIDE)
+@pytest.mark.parametrize("noise_std", NOISE_LEVELS)
+def test_derivative_is_the_target(t, noise_std, draws):
+    expected, target = forward_derivative(t, *draws, noise_std)
+    torch.testing.assert_close(target, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-9, 1e-4, 1 - 1e-4, 1.0])
+def test_without_noise_the_target_is_exact_everywhere(t, draws):
+    expected, target = forward_derivative(t, *draws, 0.0)
+    torch.testing.assert_close(target, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-9, 1.0])
+@pytest.mark.parametrize("noise_std", NOISE_LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_at_the_ends(t, noise_std, dtype, draws):
+    x0, x1, eps = (a.to(dtype) for a in draws)
+    moment = torch.full((5,), t, dtype=dtype)
+    assert torch.isfinite(path.point(moment, x0, x1, eps, noise_std)).all()
+    u = path.derivative(moment, x0, x1, eps, noise_std)
+    bound = 1 / (2 * np.sqrt(path.T_MIN)) * noise_std * eps.abs().max() + (x1 - x0).abs().max()
+    assert u.abs().max() <= bound
+
+
+def test_path_joins_feature_and_class_embedding(draws):
+    x0, x1, eps = draws
+    for t, end in [(0.0, x0), (1.0, x1)]:
+        torch.testing.assert_close(path.point(torch.tensor(t), x0, x1, eps, 0.7), end)
+
+
+def test_one_time_for_all_rows_equals_the_same_time_per_row(draws):
+    for function in (path.point, path.derivative):
+        once = function(torch.tensor(0.3, dtype=torch.float64), *draws, 0.5)
+        each = function(torch.full((5,), 0.3, dtype=torch.float64), *draws, 0.5)
+        torch.testing.assert_close(once, each)
+
+
+def test_noise_unit_is_the_rms_of_a_coordinate():
+    rows = torch.nn.functional.normalize(torch.randn(50, 400))
+    assert path.rms(rows) == pytest.approx(1 / 20)
+    assert path.rms(3 * rows) == pytest.approx(3 / 20)

@@ -1,0 +1,239 @@
+"""Predicting: stages, stops, dtypes, blocks, and rows that do not know of one another."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics.pairwise import cosine_similarity
+
+from flowalign import FlowMatchingAligner, prediction
+
+
+@pytest.fixture
+def model(fitted):
+    """The fitted model, whose solver parameters a test may set; they are put back."""
+    params = fitted.get_params(deep=False)
+    yield fitted
+    fitted.set_params(**params)
+
+
+@pytest.fixture(scope="module")
+def X(data):
+    return data.X_test.astype(np.float64)
+
+
+# ------------------------------------------------------------------ steps and stages
+
+
+def test_no_steps_return_the_normalised_input(model, X):
+    model.set_params(n_steps=0)
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.transform(3 * X), unit, rtol=1e-12)
+
+
+def test_no_steps_are_zero_shot(model, data, X):
+    model.set_params(n_steps=0)
+    E = np.stack(list(data.class_embeddings.to_dict().values()))
+    expected = cosine_similarity(X, E)
+    np.testing.assert_allclose(model.decision_function(X), 100 * expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[expected.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "explicit_adams", "dopri5"])
+def test_stages_are_the_stops(solver, model, X):
+    model.set_params(solver=solver)
+    transformed, predicted, proba = (
+        list(stages(X))
+        for stages in (model.staged_transform, model.staged_predict, model.staged_predict_proba)
+    )
+    assert len(transformed) == len(predicted) == len(proba) == 11
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if solver == "dopri5" else {"rtol": 0, "atol": 0}
+    for k in (0, 1, 4, 10):
+        model.set_params(n_steps=k)
+        np.testing.assert_allclose(transformed[k], model.transform(X), **tolerance)
+        np.testing.assert_allclose(transformed[k], model.trajectory(X)[-1], **tolerance)
+        np.testing.assert_array_equal(predicted[k], model.predict(X))
+        np.testing.assert_allclose(proba[k], model.predict_proba(X), rtol=1e-2, atol=1e-4)
+
+
+def test_trajectory_follows_the_field(model, X):
+    model.set_params(n_steps=4, step_size=0.2)
+    states = model.trajectory(X)
+    assert states.shape == (5, *X.shape)
+    field = model.velocity_field_
+    for k in range(4):
+        with torch.no_grad():
+            velocity = field(torch.tensor(0.2 * k), torch.tensor(states[k]).float()).numpy()
+        np.testing.assert_allclose(states[k + 1], states[k] + 0.2 * velocity, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step_size", "n_stages"), [(0.1, 11), (1 / 3, 4), (0.3, 4), (1.0, 2), (1 / 49, 50)]
+)
+def test_stages_fill_the_flow(step_size, n_stages, model, X):
+    model.set_params(step_size=step_size, n_steps=0)
+    assert len(list(model.staged_predict(X))) == n_stages
+
+
+def test_the_stop_acts_without_a_refit(model, X):
+    model.set_params(n_steps=2)
+    assert (model.n_steps_, model.stop_time_) == (2, 0.2)
+    early = model.transform(X)
+    model.set_params(n_steps=5, step_size=0.2)
+    assert (model.n_steps_, model.stop_time_) == (5, 1.0)
+    assert not np.allclose(model.transform(X), early)
+    model.set_params(n_steps=6)
+    with pytest.raises(ValueError, match="n_steps=6.*at most 5"):
+        model.predict(X)
+
+
+def test_the_flow_approaches_the_classes_of_the_support_set(data):
+    model = FlowMatchingAligner(n_steps=10, noise=0, n_blocks=2, max_iter=150, random_state=0)
+    model.fit(data.X_train, data.y_train, data.class_embeddings)
+    own = model.class_embeddings_[np.searchsorted(model.classes_, data.y_train)]
+    distances = np.linalg.norm(model.trajectory(data.X_train) - own, axis=2).mean(axis=1)
+    assert (np.diff(distances) < 0).all()
+    assert distances[-1] < 0.2 * distances[0]
+
+
+# ------------------------------------------------------------------ rows
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["transform", "decision_function", "predict_proba"])
+def test_a_row_does_not_depend_on_batch_order_or_block(dtype, method, model, X, monkeypatch):
+    X = X.astype(dtype)
+    call = getattr(model, method)
+    whole = call(X)
+    # Products of other shapes round differently; nothing else may differ.
+    tolerance = (
+        {"rtol": 1e-4, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-11}
+    )
+    order = np.random.default_rng(0).permutation(len(X))
+    np.testing.assert_allclose(call(X[order]), whole[order], **tolerance)
+    np.testing.assert_allclose(np.concatenate([call(x[None]) for x in X]), whole, **tolerance)
+    monkeypatch.setattr(prediction, "BLOCK_BYTES", 7 * 32 * np.dtype(dtype).itemsize)
+    np.testing.assert_allclose(call(X), whole, **tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 3.0, 1e20])
+def test_normalised_rows_have_no_scale(scale, model, X):
+    np.testing.assert_allclose(model.transform(scale * X), model.transform(X), rtol=1e-9)
+
+
+def test_without_normalisation_length_means_something(data):
+    model = FlowMatchingAligner(normalize=False, max_iter=5, n_blocks=1, random_state=0)
+    X = 5 * data.X_train
+    X[0] = 0  # the origin is a point like any other
+    model.fit(X, data.y_train, data.class_embeddings)
+    np.testing.assert_array_equal(model.set_params(n_steps=0).transform(X), X)
+    model.set_params(n_steps=3)
+    assert not np.allclose(model.transform(X), 5 * model.transform(X / 5), rtol=1e-2)
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+# ------------------------------------------------------------------ dtypes and containers
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_results_have_the_dtype_of_the_features(dtype, fitted):
+    X = (10 * np.random.default_rng(0).normal(size=(20, 32))).astype(dtype)
+    expected = {np.float16: np.float32, np.int32: np.float64}.get(dtype, dtype)
+    assert fitted.transform(X).dtype == expected
+    assert fitted.decision_function(X).dtype == expected
+    assert fitted.predict_proba(X).dtype == expected
+    assert fitted.trajectory(X).dtype == expected
+    assert next(iter(fitted.staged_predict_proba(X))).dtype == expected
+
+
+def test_float64_is_not_float32_in_disguise(model, X):
+    near = X.copy()
+    near[:, 0] += 1e-12
+    difference = model.transform(near) - model.transform(X)
+    assert 0 < np.abs(difference).max() < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors(dtype, fitted, data):
+    X = torch.tensor(data.X_test).to(dtype)
+    expected = fitted.transform(X.float().numpy())
+    assert fitted.transform(X).dtype == np.float32
+    np.testing.assert_array_equal(fitted.transform(X), expected)
+    requires_grad = X.clone().requires_grad_()
+    np.testing.assert_array_equal(fitted.transform(requires_grad), expected)
+
+
+def test_frames(data):
+    columns = [f"f{i}" for i in range(32)]
+    frame = pd.DataFrame(data.X_train, columns=columns)
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0)
+    model.fit(frame, pd.Series(data.y_train), data.class_embeddings)
+    assert model.feature_names_in_.tolist() == columns
+    assert model.transform(frame.astype(np.float16)).dtype == np.float32
+    model.set_output(transform="pandas")
+    assert isinstance(model.transform(frame), pd.DataFrame)
+    # predict does not go through the public, wrapped transform
+    assert isinstance(model.predict(frame), np.ndarray)
+    assert model.get_feature_names_out()[0] == "flowmatchingaligner0"
+
+
+def test_empty_integer_rows_are_pixels_and_empty_float_rows_are_failures(data):
+    X = np.arange(40).reshape(10, 4) % 5
+    X[3] = 0
+    y = np.arange(10) % 2
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all()
+    with pytest.raises(ValueError, match=r"X has rows of zeros.*: 3\."):
+        model.predict(X.astype(float))
+
+
+def test_predicting_changes_nothing(fitted, X):
+    before = {key: id(value) for key, value in vars(fitted).items()}
+    weights = {name: w.clone() for name, w in fitted.velocity_field_.state_dict().items()}
+    for method in ("predict", "predict_proba", "decision_function", "transform", "trajectory"):
+        getattr(fitted, method)(X)
+    assert {key: id(value) for key, value in vars(fitted).items()} == before
+    for name, weight in fitted.velocity_field_.state_dict().items():
+        assert torch.equal(weight, weights[name])
+
+
+# ------------------------------------------------------------------ scores
+
+
+def test_scores_agree_with_one_another(model, X):
+    scores, proba = model.decision_function(X), model.predict_proba(X)
+    exponent = np.exp(scores - scores.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(proba, exponent / exponent.sum(axis=1, keepdims=True), rtol=1e-9)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[scores.argmax(axis=1)])
+
+
+def test_temperature_changes_probabilities_only(model, X):
+    before, sharp = model.predict(X), model.predict_proba(X)
+    model.set_params(logit_scale=1.0)
+    assert model.logit_scale_ == 1.0
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.predict_proba(X).max(axis=1).mean() < sharp.max(axis=1).mean()
+
+
+def test_two_classes_have_one_score_and_ties_go_to_the_first(data):
+    X, y = data.X_train[:8], data.y_train[:8]
+    table = data.class_embeddings.subset(np.unique(y))
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, y, table)
+    scores = model.decision_function(data.X_test)
+    assert scores.shape == (60,)
+    np.testing.assert_array_equal(model.predict(data.X_test), model.classes_[(scores > 0) * 1])
+    same = {label: np.ones(32) for label in np.unique(y)}
+    tied = FlowMatchingAligner(max_iter=2, n_blocks=1, joint=True, random_state=0).fit(X, y, same)
+    assert (tied.decision_function(data.X_test) == 0).all()
+    assert (tied.predict(data.X_test) == tied.classes_[0]).all()
+    np.testing.assert_allclose(tied.predict_proba(data.X_test), 0.5)
+
+
+def test_more_noise_within_the_recommended_range_does_not_break_the_flow(data):
+    scores = [
+        FlowMatchingAligner(noise=noise, n_blocks=2, max_iter=60, random_state=0)
+        .fit(data.X_train, data.y_train, data.class_embeddings)
+        .score(data.X_test, data.y_test)
+        for noise in (0, 0.1, 0.3, 1)
+    ]
+    assert min(scores) > scores[0] - 0.1

@@ -1,0 +1,150 @@
+"""Every wrong input gets a ValueError or TypeError that names the argument."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
+
+from flowalign import ClassEmbeddings, FlowMatchingAligner
+
+X = np.random.default_rng(0).normal(size=(12, 6))
+Y = np.repeat(["a", "b", "c"], 4)
+E = dict(zip("abc", np.random.default_rng(1).normal(size=(3, 6)), strict=True))
+
+
+def altered(array, value, index=(2, 1)):
+    array = np.array(array, dtype=float)
+    array[index] = value
+    return array
+
+
+BAD_PARAMETERS = [
+    ({"velocity_field": "unet"}, ValueError, "velocity_field must be one of mlp; got 'unet'"),
+    ({"velocity_field": None}, TypeError, "velocity_field"),
+    ({"joint": "maybe"}, ValueError, "joint must be 'auto', True or False, got 'maybe'"),
+    ({"noise": -0.1}, ValueError, "noise must be finite and at least 0, got -0.1"),
+    ({"noise": np.nan}, ValueError, "noise"),
+    ({"noise": np.inf}, ValueError, "noise"),
+    ({"noise": "0.3"}, TypeError, "noise must be a number"),
+    ({"n_steps": -1}, ValueError, "n_steps must be at least 0, got -1"),
+    ({"n_steps": 2.5}, TypeError, "n_steps must be an integer, got 2.5"),
+    ({"n_steps": True}, TypeError, "n_steps"),
+    ({"n_steps": 11}, ValueError, "n_steps=11 steps of step_size=0.1 end at time 1.1.*at most 10"),
+    ({"step_size": 0}, ValueError, "step_size"),
+    ({"step_size": 1.5}, ValueError, "step_size"),
+    ({"solver": "rk45"}, ValueError, "solver must be one of euler, .*; got 'rk45'"),
+    ({"n_blocks": 0}, ValueError, "n_blocks"),
+    ({"hidden_dim": 0}, ValueError, "hidden_dim"),
+    ({"hidden_dim": 8.0}, TypeError, "hidden_dim"),
+    ({"max_iter": 0}, ValueError, "max_iter"),
+    ({"batch_size": 0}, ValueError, "batch_size"),
+    ({"learning_rate_init": 0}, ValueError, "learning_rate_init"),
+    ({"weight_decay": -1}, ValueError, "weight_decay"),
+    ({"normalize": "yes"}, TypeError, "normalize"),
+    ({"logit_scale": 0}, ValueError, "logit_scale"),
+    ({"device": "toaster"}, ValueError, "device='toaster'.*device='auto'"),
+    ({"device": "cuda:99"}, ValueError, "device='cuda:99'.*not available"),
+    ({"device": "meta"}, ValueError, "device='meta'"),
+    ({"device": 3.5}, ValueError, "device=3.5"),
+    ({"random_state": "seed"}, ValueError, "seed"),
+    ({"learning_rate_init": 1e30}, ValueError, "diverged.*learning_rate_init"),
+    (
+        {"joint": True, "class_embeddings": {k: v[:4] for k, v in E.items()}},
+        ValueError,
+        "joint=True",
+    ),
+]
+
+BAD_DATA = [
+    (altered(X, np.nan), Y, E, ValueError, "X contains NaN"),
+    (altered(X, np.inf), Y, E, ValueError, "X contains infinity"),
+    (altered(X, 0, 2), Y, E, ValueError, r"X has rows of zeros.*: 2\..*normalize=False"),
+    (X[:, :, None], Y, E, ValueError, "X|dim"),
+    (X[0], Y, E, ValueError, "1D array"),
+    (X[:0], Y[:0], E, ValueError, "0 sample"),
+    (X + 1j, Y, E, ValueError, "Complex data"),
+    (csr_array(X), Y, E, TypeError, "[Ss]parse"),
+    (np.full((12, 6), "x"), Y, E, ValueError, "could not convert string"),
+    (X, Y[:5], E, ValueError, "inconsistent numbers of samples"),
+    (X, None, E, ValueError, "requires y"),
+    (X, np.linspace(0, 1, 12), None, ValueError, "[Cc]ontinuous|Unknown label type"),
+    (X, np.where(Y == "a", None, Y), E, (ValueError, TypeError), "y|labels|'<' not supported"),
+    (X, np.stack([Y, Y], axis=1), E, ValueError, "y should be a 1d array"),
+    (X, Y, {"a": E["a"], "b": E["b"]}, ValueError, "class_embeddings lacks: 'c'"),
+    (X, Y, {}, ValueError, "class_embeddings is an empty dict"),
+    (X, Y, {**E, "b": [1.0, 2.0]}, ValueError, "class_embeddings must map every label"),
+    (X, Y, {**E, "b": altered(E["b"], np.nan, 0)}, ValueError, "NaN or infinity in rows 1"),
+    (X, Y, {**E, "b": np.zeros(6)}, ValueError, "class_embeddings has rows of zeros.*: 1"),
+    (X, Y, list(E.values())[:2], ValueError, "2 rows without labels but y has 3 classes"),
+    (X, Y, np.ones((12, 6)), ValueError, "class_embeddings.*ClassEmbeddings"),
+    (X, Y, np.ones(3), ValueError, "class_embeddings must be 2-D"),
+    (X, Y, "embeddings.npy", ValueError, "class_embeddings must be"),
+    (X, Y, [[1.0, 2.0], [1.0], [3.0]], ValueError, "class_embeddings must be numbers"),
+    (X, np.arange(12) % 3, E, ValueError, "lacks: 0, 1, 2.*integer codes.*relabel"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "error", "message"), BAD_PARAMETERS)
+def test_bad_parameters(params, error, message):
+    model = FlowMatchingAligner(**{"class_embeddings": E, "max_iter": 2, "n_blocks": 1} | params)
+    with pytest.raises(error, match=message):
+        model.fit(X, Y)
+    assert not hasattr(model, "velocity_field_")
+
+
+@pytest.mark.parametrize(("X", "y", "class_embeddings", "error", "message"), BAD_DATA)
+def test_bad_data(X, y, class_embeddings, error, message):
+    with pytest.raises(error, match=message):
+        FlowMatchingAligner(max_iter=2, n_blocks=1).fit(X, y, class_embeddings)
+
+
+def test_opposite_rows_of_a_label_leave_no_direction():
+    table = ClassEmbeddings(["a", "a", "b", "c"], [[1.0, 0], [-1, 0], [0, 1], [1, 1]])
+    with pytest.raises(ValueError, match="averaged per label, has rows of zeros.*: 0"):
+        FlowMatchingAligner(max_iter=2, n_blocks=1).fit(X, Y, table)
+
+
+def test_bad_features_at_predict():
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, Y, E)
+    for bad, message in [
+        (X[:, :5], "X has 5 features, but FlowMatchingAligner is expecting 6"),
+        (altered(X, np.nan), "X contains NaN"),
+        (altered(X, 0, 2), "X has rows of zeros"),
+    ]:
+        for method in (model.predict, model.transform, model.predict_proba, model.trajectory):
+            with pytest.raises(ValueError, match=message):
+                method(bad)
+
+
+def test_bad_solver_parameters_at_predict():
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, Y, E)
+    for params, message in [
+        ({"n_steps": 11}, "n_steps=11"),
+        ({"n_steps": -1}, "n_steps"),
+        ({"solver": "nope"}, "solver"),
+        ({"step_size": -0.1}, "step_size"),
+        ({"logit_scale": -1.0}, "logit_scale"),
+    ]:
+        before = model.get_params()
+        with pytest.raises(ValueError, match=message):
+            model.set_params(**params).predict(X)
+        model.set_params(**before)
+
+
+def test_unfitted():
+    model = FlowMatchingAligner()
+    for method in ("predict", "predict_proba", "decision_function", "transform", "trajectory"):
+        with pytest.raises(NotFittedError):
+            getattr(model, method)(X)
+    with pytest.raises(NotFittedError):
+        next(model.staged_predict(X))
+    assert not hasattr(model, "n_steps_")
+
+
+def test_a_flow_that_leaves_the_numbers_is_an_error_not_a_nan():
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, Y, E)
+    with torch.no_grad():
+        model.velocity_field_.project_out.bias.fill_(torch.inf)
+    with pytest.raises(ValueError, match="n_steps"):
+        model.predict(X)
