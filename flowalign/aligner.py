@@ -9,7 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_X_y, validate_data
 
 from flowalign import spaces, validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
@@ -20,7 +20,7 @@ from flowalign.training import train
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-MIN_HIDDEN_DIM = 64
+HIDDEN_DIM_RANGE = (64, 512)  # of the default; docs/decisions/0003-defaults.md has the figures
 
 
 class FlowMatchingAligner(FlowPrediction, BaseEstimator):
@@ -57,10 +57,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         "explicit_adams", "implicit_adams" a step is a step; "dopri5", "dopri8", "bosh3",
         "fehlberg2" and "adaptive_heun" choose their own steps up to the stop time. Read when
         predicting.
-    n_blocks : int, default=4
+    n_blocks : int, default=2
         Residual blocks of the network.
     hidden_dim : int or None, default=None
-        Width of the network. None takes the width of X, but at least 64.
+        Width of the network. None takes the width of X, but at least 64 and at most 512.
     max_iter : int, default=60
         Training epochs.
     batch_size : int, default=64
@@ -151,7 +151,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         n_steps: int = 3,
         step_size: float = 0.1,
         solver: str = "euler",
-        n_blocks: int = 4,
+        n_blocks: int = 2,
         hidden_dim: int | None = None,
         max_iter: int = 60,
         batch_size: int = 64,
@@ -215,6 +215,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         """
         validation.check_parameters(self.get_params(deep=False))
         device = validation.check_device(self.device)
+        names_and_width = X
         X, y = self._check_X_y(X, y)
         classes, codes = np.unique(y, return_inverse=True)
         given = self.class_embeddings if class_embeddings is None else class_embeddings
@@ -225,11 +226,12 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
             targets, joint, embedding_map = spaces.place_targets(E, X, codes, self.joint)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        hidden_dim = self.hidden_dim or max(X.shape[1], MIN_HIDDEN_DIM)
+        rng = check_random_state(self.random_state)
+        weight_seed, path_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
+        hidden_dim = self.hidden_dim or int(np.clip(X.shape[1], *HIDDEN_DIM_RANGE))
         field = MLPField(X.shape[1], hidden_dim, self.n_blocks)
         # Weights are drawn on the CPU: every device starts from the same field.
-        field.reset_parameters(torch.Generator().manual_seed(seed))
+        field.reset_parameters(torch.Generator().manual_seed(weight_seed))
         loss_curve = train(
             field.to(device),
             torch.tensor(X, dtype=torch.float32, device=device),
@@ -240,9 +242,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             batch_size=self.batch_size,
             learning_rate_init=self.learning_rate_init,
             weight_decay=self.weight_decay,
-            seed=seed,
+            seed=path_seed,
             verbose=self.verbose,
         )
+        # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
+        validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
         self.class_embeddings_ = targets.astype(X.dtype)
         self.joint_ = joint
@@ -256,6 +260,6 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
         X, y = validation.as_numpy(X), validation.as_numpy(y)
-        features, labels = validate_data(self, X, y, dtype=validation.float_dtypes(X))
+        features, labels = check_X_y(X, y, dtype=validation.float_dtypes(X), estimator=self)
         check_classification_targets(labels)
         return self._normalized(features, X), labels

@@ -124,8 +124,8 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def staged_transform(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the aligned features after 0, 1, 2, ... steps, to the end of the flow.
 
-        Like the other staged methods it solves once and keeps all states of X in memory; it stops
-        for nothing, least of all for `n_steps`.
+        Like the other staged methods it solves once, whatever `n_steps`, and keeps all states of X
+        in memory.
 
         Parameters
         ----------

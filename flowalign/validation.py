@@ -21,8 +21,9 @@ VELOCITY_FIELDS = ("mlp",)
 def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
     _one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
-    if params["joint"] not in ("auto", True, False):
-        raise ValueError(f"joint must be 'auto', True or False, got {params['joint']!r}.")
+    joint = params["joint"]
+    if not isinstance(joint, bool | np.bool_) and not (isinstance(joint, str) and joint == "auto"):
+        raise ValueError(f"joint must be 'auto', True or False, got {joint!r}.")
     _number("noise", params["noise"], low=0)
     _integer("n_blocks", params["n_blocks"], low=1)
     if params["hidden_dim"] is not None:

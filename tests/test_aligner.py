@@ -300,6 +300,9 @@ def test_a_failed_fit_leaves_the_model_as_it_was(data):
     before = model.predict_proba(data.X_test)
     with pytest.raises(ValueError, match="learning_rate_init"):
         model.set_params(learning_rate_init=1e30).fit(data.X_train, data.y_train)
+    other_width_and_names = pd.DataFrame(data.X_train[:, :5]).add_prefix("f")
+    with pytest.raises(ValueError, match="learning_rate_init"):
+        model.fit(other_width_and_names, data.y_train)
     np.testing.assert_array_equal(model.predict_proba(data.X_test), before)
 
 
