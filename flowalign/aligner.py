@@ -61,9 +61,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Residual blocks of the network.
     hidden_dim : int or None, default=None
         Width of the network. None takes the width of X, but at least 64 and at most 512.
-    max_iter : int, default=60
+    max_iter : int, default=100
         Training epochs.
-    batch_size : int, default=64
+    batch_size : int, default=32
         Samples per training step.
     learning_rate_init : float, default=1e-3
         Highest learning rate of AdamW, reached after one epoch; it falls to 0 along a cosine.
@@ -153,8 +153,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         solver: str = "euler",
         n_blocks: int = 2,
         hidden_dim: int | None = None,
-        max_iter: int = 60,
-        batch_size: int = 64,
+        max_iter: int = 100,
+        batch_size: int = 32,
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.01,
         normalize: bool = True,

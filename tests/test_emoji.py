@@ -15,7 +15,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.datasets import rebuild_emoji
+from flowalign.datasets import emoji_drawings, rebuild_emoji
 from flowalign.datasets.emoji import load_emoji
 
 ARCHIVE = files("flowalign.datasets").joinpath("data/emoji.npz")
@@ -201,7 +201,7 @@ def test_description_states_the_counts(data):
 
 def test_description_states_the_pinned_versions(data):
     assert len(PINNED) == 10
-    npm = [spec.rpartition("@") for spec in rebuild_emoji.NPM_PACKAGES]
+    npm = [spec.rpartition("@") for spec in emoji_drawings.NPM_PACKAGES]
     for name, number in [*PINNED.items(), *((name, number) for name, _, number in npm)]:
         assert re.search(rf"{re.escape(name)}`? {re.escape(number)}\b", data.DESCR), name
 
@@ -221,7 +221,7 @@ def test_every_call_gives_fresh_arrays(data):
     ],
 )
 def test_variants_are_one_family(label, variant):
-    assert rebuild_emoji.family_of(label) == rebuild_emoji.family_of(variant)
+    assert emoji_drawings.family_of(label) == emoji_drawings.family_of(variant)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +229,11 @@ def test_variants_are_one_family(label, variant):
     [("dog", "dog face"), ("orange", "red"), ("alarm clock", "mantelpiece clock")],
 )
 def test_other_emoji_are_families_of_their_own(label, other):
-    assert rebuild_emoji.family_of(label) != rebuild_emoji.family_of(other)
+    assert emoji_drawings.family_of(label) != emoji_drawings.family_of(other)
 
 
 def test_dealing_repeats_no_emoji_before_all_have_come():
-    dealt = rebuild_emoji.deal(["A", "B", "C", "D"], 10)
+    dealt = emoji_drawings.deal(["A", "B", "C", "D"], 10)
     assert len(set(dealt)) == 10
     assert [code for code, _ in dealt] == list("ABCDABCDAB")
     assert len({designer for _, designer in dealt[:3]}) == 3
@@ -241,14 +241,14 @@ def test_dealing_repeats_no_emoji_before_all_have_come():
 
 def test_dealing_more_than_there_is_fails():
     with pytest.raises(RuntimeError, match="do not have 4 drawings"):
-        rebuild_emoji.deal(["A"], 4)
+        emoji_drawings.deal(["A"], 4)
 
 
 def test_a_tarball_of_other_content_is_refused(tmp_path):
-    spec = rebuild_emoji.SUBGROUPS
+    spec = emoji_drawings.SUBGROUPS
     (tmp_path / f"{spec.replace('@', '-')}.tgz").write_bytes(b"something else")
     with pytest.raises(RuntimeError, match="SHA-512 differs"):
-        rebuild_emoji.fetch_package(spec, tmp_path)
+        emoji_drawings.fetch_package(spec, tmp_path)
 
 
 @pytest.mark.slow

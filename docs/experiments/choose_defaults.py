@@ -1,6 +1,6 @@
 """Compares settings of the aligner on support data alone, to choose its defaults.
 
-    python docs/experiments/choose_defaults.py FOLDER [--shots 4 16] [--folds 2] [--jobs 1]
+    python docs/experiments/choose_defaults.py FOLDER [--shots 4 16] [--folds 2] [--only TEXT]
 
 For every feature set in FOLDER (see ``feature_sets.py``) a support set is drawn; each setting is
 fitted on stratified folds of it (at most ``--folds`` of min(shots, 4) are evaluated). Prints the
@@ -22,31 +22,35 @@ from sklearn.model_selection import StratifiedKFold
 
 from flowalign import FlowMatchingAligner
 
-SETTINGS = {
-    "4 blocks, 60 epochs, noise 0": {"n_blocks": 4, "max_iter": 60, "noise": 0},
-    "4 blocks, 60 epochs, noise 0.3": {"n_blocks": 4, "max_iter": 60, "noise": 0.3},
-    "4 blocks, 60 epochs, noise 1": {"n_blocks": 4, "max_iter": 60, "noise": 1},
-    "2 blocks, 60 epochs, noise 0.3": {"n_blocks": 2, "max_iter": 60, "noise": 0.3},
-    "2 blocks, 30 epochs, noise 0.3": {"n_blocks": 2, "max_iter": 30, "noise": 0.3},
-    "2 blocks, 60 epochs, noise 0.3, width 512": {
-        "n_blocks": 2,
-        "max_iter": 60,
-        "noise": 0.3,
-        "hidden_dim": 512,
-    },
-    "4 blocks, 120 epochs, noise 0.3": {"n_blocks": 4, "max_iter": 120, "noise": 0.3},
+SETTINGS = {  # blocks, epochs, batch size, noise; widths of at most 512 but in the last
+    "4 blocks, 60 epochs of 64, noise 0": (4, 60, 64, 0.0, None),
+    "4 blocks, 60 epochs of 64, noise 0.3": (4, 60, 64, 0.3, None),
+    "4 blocks, 60 epochs of 64, noise 1": (4, 60, 64, 1.0, None),
+    "2 blocks, 30 epochs of 64, noise 0.3": (2, 30, 64, 0.3, None),
+    "2 blocks, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, None),
+    "2 blocks, 200 epochs of 64, noise 0.3": (2, 200, 64, 0.3, None),
+    "2 blocks, 100 epochs of 32, noise 0.3": (2, 100, 32, 0.3, None),
+    "2 blocks as wide as the features, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, "full"),
 }
 
 
-def out_of_fold(path: Path, n_shots: int, n_folds: int, params: dict) -> tuple[np.ndarray, float]:
+def out_of_fold(path: Path, n_shots: int, n_folds: int, setting: tuple) -> tuple[np.ndarray, float]:
     """Accuracy out of fold at every step, and the mean seconds of a fit."""
+    n_blocks, max_iter, batch_size, noise, width = setting
     X, y, table, *_ = feature_sets.load(path)
     X, y = feature_sets.draw(X, y, n_shots, seed=0)
     splitter = StratifiedKFold(min(n_shots, 4), shuffle=True, random_state=0)
     hits, seconds = [], []
     for train, held_out in islice(splitter.split(X, y), n_folds):
         aligner = FlowMatchingAligner(
-            table, batch_size=64, learning_rate_init=1e-3, random_state=0, **params
+            table,
+            n_blocks=n_blocks,
+            hidden_dim=X.shape[1] if width == "full" else None,
+            max_iter=max_iter,
+            batch_size=batch_size,
+            learning_rate_init=1e-3,
+            noise=noise,
+            random_state=0,
         )
         start = time.perf_counter()
         aligner.fit(X[train], y[train])
@@ -60,13 +64,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shots", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--only", default="", help="settings whose name has this in it")
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     paths = sorted(args.folder.glob("*.npz"))
     for n_shots in args.shots:
-        for label, params in SETTINGS.items():
+        for label, setting in SETTINGS.items():
+            if args.only not in label:
+                continue
             results = Parallel(n_jobs=args.jobs)(
-                delayed(out_of_fold)(path, n_shots, args.folds, params) for path in paths
+                delayed(out_of_fold)(path, n_shots, args.folds, setting) for path in paths
             )
             curves = 100 * np.array([curve for curve, _ in results])
             seconds = ", ".join(f"{s:.1f}" for _, s in results)
