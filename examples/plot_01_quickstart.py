@@ -43,9 +43,7 @@ print(f"support set {X.shape}, test set {X_test.shape}, {emoji.class_embeddings}
 # a scale that bring them as close as possible to the class means of the support set. ``joint_``
 # would be true if the embeddings had been used as they are.
 
-# By default the network is as wide as the features, 1280. A width of 512 trains several times
-# faster; it was chosen for the time it saves, not for its accuracy.
-aligner = FlowMatchingAligner(hidden_dim=512, random_state=0)
+aligner = FlowMatchingAligner(random_state=0)
 aligner.fit(X, y, emoji.class_embeddings)
 print(f"joint_: {aligner.joint_}, mapped class embeddings {aligner.class_embeddings_.shape}")
 
@@ -127,10 +125,8 @@ for label, color, star in zip(shown, colors, plane.transform(targets), strict=Tr
     away = {"xytext": (0, 21 if star[1] > 0 else -21), "textcoords": "offset points", "zorder": 5}
     right.annotate(label, star, ha="center", va="center", size=12, path_effects=halo, **away)
 right.plot([], [], "k*", markerfacecolor="white", markersize=14, label="class embedding")
-right.plot([], [], "ko", markersize=5, label=f"after {stop} steps, class right")
-right.plot(
-    [], [], "ko", markersize=5, markerfacecolor="white", label=f"after {stop} steps, class wrong"
-)
+right.plot([], [], "ko", ms=5, label=f"after {stop} steps, class right")
+right.plot([], [], "ko", ms=5, markerfacecolor="white", label=f"after {stop} steps, class wrong")
 right.set(title="Paths of test drawings; arrows mark the end of the flow")
 right.set(xlabel="first principal component", ylabel="second principal component")
 right.set_aspect("equal", adjustable="datalim")
