@@ -47,7 +47,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
         coordinates; 0 is off. Recommended range: 0 to 1.
-    n_steps : int, default=6
+    n_steps : int, default=5
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. Read when
         predicting, so that ``set_params(n_steps=...)`` acts without a new fit.
     step_size : float, default=0.1
@@ -148,7 +148,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         velocity_field: str = "mlp",
         joint: str | bool = "auto",
         noise: float = 0.3,
-        n_steps: int = 6,
+        n_steps: int = 5,
         step_size: float = 0.1,
         solver: str = "euler",
         n_blocks: int = 2,

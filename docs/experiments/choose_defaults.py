@@ -22,15 +22,15 @@ from sklearn.model_selection import StratifiedKFold
 
 from flowalign import FlowMatchingAligner
 
-SETTINGS = {  # blocks, epochs, batch size, noise; widths of at most 512 but in the last
-    "4 blocks, 60 epochs of 64, noise 0": (4, 60, 64, 0.0, None),
-    "4 blocks, 60 epochs of 64, noise 0.3": (4, 60, 64, 0.3, None),
-    "4 blocks, 60 epochs of 64, noise 1": (4, 60, 64, 1.0, None),
-    "2 blocks, 30 epochs of 64, noise 0.3": (2, 30, 64, 0.3, None),
+SETTINGS = {  # blocks, epochs, batch size, noise; the width is at most 512 unless it says d
+    "4 blocks, 60 epochs of 64, noise 0, width d": (4, 60, 64, 0.0, "full"),
+    "4 blocks, 60 epochs of 64, noise 0.3, width d": (4, 60, 64, 0.3, "full"),
+    "4 blocks, 60 epochs of 64, noise 1, width d": (4, 60, 64, 1.0, "full"),
+    "2 blocks, 30 epochs of 64, noise 0.3, width d": (2, 30, 64, 0.3, "full"),
     "2 blocks, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, None),
     "2 blocks, 200 epochs of 64, noise 0.3": (2, 200, 64, 0.3, None),
     "2 blocks, 100 epochs of 32, noise 0.3": (2, 100, 32, 0.3, None),
-    "2 blocks as wide as the features, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, "full"),
+    "2 blocks, 60 epochs of 64, noise 0.3, width d": (2, 60, 64, 0.3, "full"),
 }
 
 
