@@ -45,7 +45,7 @@ def test_time_is_modulated_once_per_step_not_per_row(x):
     assert rows == [(3 * 16,)]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_velocity_depends_on_time_and_on_every_coordinate(x):
     field = make_field()
     t = torch.tensor(0.3, dtype=x.dtype)
