@@ -261,5 +261,6 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         """Bring support data into the form of arrays; features normalised if asked for."""
         X, y = validation.as_numpy(X), validation.as_numpy(y)
         features, labels = check_X_y(X, y, dtype=validation.float_dtypes(X), estimator=self)
+        validation.label_values(labels, "y")
         check_classification_targets(labels)
         return self._normalized(features, X), labels

@@ -15,7 +15,13 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from flowalign.spaces import class_means, unit_rows
-from flowalign.validation import as_numpy, label_values, shorten, vector_values
+from flowalign.validation import (
+    as_numpy,
+    is_frame,
+    label_values,
+    shorten,
+    vector_values,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,7 +244,7 @@ def as_class_embeddings(value: Any, y: NDArray[Any], *, fit_argument: bool) -> C
         table = value
     elif isinstance(value, Mapping):
         table = ClassEmbeddings.from_dict(value)
-    elif hasattr(value, "columns") and hasattr(value, "index"):
+    elif is_frame(value):
         table = ClassEmbeddings.from_frame(value)
     else:
         table = _from_rows(value, y, fit_argument=fit_argument)

@@ -18,6 +18,8 @@ features (:func:`rms`), so that one value means the same for every encoder.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,15 +34,16 @@ the regression target. On [T_MIN, 1 - T_MIN], ends included, ``u_t`` is the exac
 
 def rms(x: Tensor) -> float:
     """Root mean square of all entries of ``x``: 1 / sqrt(d) for unit rows of width d."""
-    return float(x.double().square().mean().sqrt())
+    return float(torch.linalg.vector_norm(x)) / math.sqrt(x.numel())
 
 
 def point(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std: float) -> Tensor:
     """Where the path is at time ``t``: x_t, shape (n, d). Without noise ``eps`` may be None."""
     t = _column(t)
     x_t = (1 - t) * x0 + t * x1
-    if noise_std == 0 or eps is None:
+    if noise_std == 0:
         return x_t
+    assert eps is not None, "noise needs draws"
     return x_t + noise_std * torch.sqrt(t * (1 - t)) * eps
 
 
@@ -51,8 +54,9 @@ def derivative(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std:
     noise at the ends.
     """
     u_t = x1 - x0
-    if noise_std == 0 or eps is None:
+    if noise_std == 0:
         return u_t
+    assert eps is not None, "noise needs draws"
     t = _column(t.clamp(T_MIN, 1 - T_MIN))
     return u_t + noise_std * (1 - 2 * t) / (2 * torch.sqrt(t * (1 - t))) * eps
 

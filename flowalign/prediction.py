@@ -56,7 +56,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n,)
             Labels out of `classes_`; the first of equally similar ones.
         """
-        codes = self._at_stop(X, lambda x: self._cosines(x).argmax(dim=1))
+        codes = self._at_stop(X, self._best)
         return self.classes_[codes]
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
@@ -89,7 +89,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n, C)
             Rows sum to one; columns follow `classes_`.
         """
-        return self._at_stop(X, lambda x: self._logits(x).softmax(dim=1))
+        return self._at_stop(X, self._proba)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Aligned features: where the flow has carried each row at the stop time.
@@ -151,7 +151,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n,)
         """
         for state in self.staged_transform(X):
-            yield self.classes_[self._cosines(self._tensor(state)).argmax(dim=1).cpu().numpy()]
+            yield self.classes_[self._best(self._tensor(state)).cpu().numpy()]
 
     def staged_predict_proba(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the class probabilities after 0, 1, 2, ... steps.
@@ -166,8 +166,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n, C)
         """
         for state in self.staged_transform(X):
-            proba = self._logits(self._tensor(state)).softmax(dim=1)
-            yield proba.cpu().numpy().astype(state.dtype)
+            yield self._proba(self._tensor(state)).cpu().numpy().astype(state.dtype)
 
     @property
     def n_steps_(self) -> int:
@@ -235,6 +234,12 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
                     "fewer steps, or bring the features to a common scale."
                 )
             yield states
+
+    def _best(self, x: Tensor) -> Tensor:
+        return self._cosines(x).argmax(dim=1)
+
+    def _proba(self, x: Tensor) -> Tensor:
+        return self._logits(x).softmax(dim=1)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.logit_scale * self._cosines(x)

@@ -90,9 +90,14 @@ def as_numpy(values: Any) -> Any:
 _HALF_TENSORS = (torch.float16, torch.bfloat16)
 
 
+def is_frame(values: Any) -> bool:
+    """Whether this is a pandas DataFrame, without importing pandas."""
+    return all(hasattr(values, name) for name in ("columns", "index", "dtypes"))
+
+
 def float_dtypes(values: Any) -> list[type]:
     """Dtypes that ``values`` may keep, the first being the one that others are cast to."""
-    if hasattr(values, "dtypes") and hasattr(values, "iloc"):
+    if is_frame(values):
         names = {str(dtype) for dtype in values.dtypes}
         if names <= {"float16", "float32"}:
             return [np.float32]
@@ -104,8 +109,8 @@ def holds_integers(values: Any) -> bool:
 
     Among the floats of an encoder a row of zeros is the trace of a failure.
     """
-    if hasattr(values, "dtypes") and hasattr(values, "iloc"):
-        return all(np.issubdtype(dtype, np.integer) for dtype in values.dtypes)
+    if is_frame(values):
+        return all(dtype.kind in "iub" for dtype in values.dtypes)
     return np.asarray(values).dtype.kind in "iub"
 
 

@@ -16,12 +16,6 @@ def data():
     return make_cross_modal(n_classes=6, n_train=4, n_test=10, n_features=32, random_state=0)
 
 
-@pytest.fixture
-def aligner():
-    """A small aligner that trains in a fraction of a second."""
-    return FlowMatchingAligner(max_iter=5, n_blocks=2, random_state=0)
-
-
 @pytest.fixture(scope="session")
 def fitted(data):
     """A fitted aligner that no test changes."""

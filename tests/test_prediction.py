@@ -177,6 +177,13 @@ def test_frames(data):
     assert model.get_feature_names_out()[0] == "flowmatchingaligner0"
 
 
+@pytest.mark.parametrize("dtype", ["Float64", "Float32", "Int64"])
+def test_frames_of_nullable_numbers(dtype, data):
+    frame = (10 * pd.DataFrame(data.X_train)).round().astype(dtype)
+    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0)
+    assert np.isfinite(model.fit(frame, data.y_train).predict_proba(frame)).all()
+
+
 def test_empty_integer_rows_are_pixels_and_empty_float_rows_are_failures(data):
     X = np.arange(40).reshape(10, 4) % 5
     X[3] = 0

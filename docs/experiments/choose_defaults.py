@@ -28,7 +28,6 @@ SETTINGS = {  # blocks, epochs, batch size, noise; the width is at most 512 unle
     "4 blocks, 60 epochs of 64, noise 1, width d": (4, 60, 64, 1.0, "full"),
     "2 blocks, 30 epochs of 64, noise 0.3, width d": (2, 30, 64, 0.3, "full"),
     "2 blocks, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, None),
-    "2 blocks, 200 epochs of 64, noise 0.3": (2, 200, 64, 0.3, None),
     "2 blocks, 100 epochs of 32, noise 0.3": (2, 100, 32, 0.3, None),
     "2 blocks, 60 epochs of 64, noise 0.3, width d": (2, 60, 64, 0.3, "full"),
 }

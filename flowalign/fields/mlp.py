@@ -12,7 +12,7 @@ of block :math:`k` at time :math:`t`,
 
 (biases left out). Gates and the output start at zero, so that an untrained field does not move
 anything. The network is that of Flow Matching Alignment [1]_ but for one thing: there each block
-computes its modulation by a matrix of its own, three quarters of the work of a training step; here
+computes its modulation by a matrix of its own, three fifths of its products in training; here
 one modulation of t serves all blocks and each adds a learned constant, as in PixArt-alpha [2]_.
 ``docs/decisions/0002-shared-modulation.md`` shows that the accuracy is the same.
 
