@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_X_y, validate_data
 
 from flowalign import spaces, validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
-from flowalign.fields import MLPField
+from flowalign.closed_form import fit_gaussian_field
+from flowalign.fields import MLPField, VelocityField
 from flowalign.prediction import FlowPrediction
 from flowalign.training import train
 
@@ -37,8 +38,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
         Embeddings of the class names, in the same forms as the argument of :meth:`fit`, which
         wins. Given here they are safe under cross-validation. None takes the class means of X.
-    velocity_field : {"mlp"}, default="mlp"
-        "mlp" is a residual network modulated by time, :class:`flowalign.fields.MLPField`.
+    velocity_field : {"gaussian", "mlp"}, default="gaussian"
+        "gaussian" is the exact field of a Gaussian model of the support set, in closed form,
+        :class:`flowalign.fields.GaussianField`; "mlp" is the paper's, a residual network that is
+        trained, :class:`flowalign.fields.MLPField`.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -145,12 +148,13 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self,
         class_embeddings: Any = None,
         *,
-        velocity_field: str = "mlp",
+        velocity_field: str = "gaussian",
         joint: str | bool = "auto",
         noise: float = 0.3,
         n_steps: int = 5,
         step_size: float = 0.1,
         solver: str = "euler",
+        class_prior: str | ArrayLike = "uniform",
         n_blocks: int = 2,
         hidden_dim: int | None = None,
         max_iter: int = 100,
@@ -170,6 +174,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self.n_steps = n_steps
         self.step_size = step_size
         self.solver = solver
+        self.class_prior = class_prior
         self.n_blocks = n_blocks
         self.hidden_dim = hidden_dim
         self.max_iter = max_iter
@@ -220,20 +225,59 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         classes, codes = np.unique(y, return_inverse=True)
         given = self.class_embeddings if class_embeddings is None else class_embeddings
         if given is None:
-            targets, joint, embedding_map = spaces.class_means(X, codes), True, None
+            E, targets, joint, embedding_map = None, spaces.class_means(X, codes), True, None
         else:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
             targets, joint, embedding_map = spaces.place_targets(E, X, codes, self.joint)
+        field, loss_curve = self._fit_field(X, codes, targets, E, joint, device)
+        # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
+        validate_data(self, names_and_width, skip_check_array=True)
+        self.classes_ = np.array(classes)
+        self.class_embeddings_ = targets.astype(X.dtype)
+        self.joint_ = joint
+        self.embedding_map_ = embedding_map
+        self.velocity_field_ = field
+        self.loss_curve_ = loss_curve
+        self.n_iter_ = max(1, len(loss_curve))
+        self.device_ = str(device)
+        return self
+
+    def _fit_field(
+        self,
+        X: NDArray[Any],
+        codes: NDArray[Any],
+        targets: NDArray[Any],
+        E: NDArray[Any] | None,
+        joint: bool,
+        device: torch.device,
+    ) -> tuple[VelocityField, list[float]]:
+        """Return the fitted field on its device, and the loss curve of its training."""
         rng = check_random_state(self.random_state)
+        if self.velocity_field == "gaussian":
+            prior = validation.class_probabilities(
+                self.class_prior, np.bincount(codes, minlength=len(targets))
+            )
+            # The estimates need float64, which MPS lacks.
+            place = {"dtype": torch.float64, "device": "cpu" if device.type == "mps" else device}
+            gaussian = fit_gaussian_field(
+                torch.tensor(X, **place),
+                torch.tensor(targets, **place),
+                torch.tensor(codes, device=place["device"]),
+                embeddings=None if E is None else torch.tensor(E, **place),
+                joint=joint,
+                log_prior=torch.tensor(prior, **place).log(),
+                noise=self.noise,
+            )
+            return gaussian.to(device), []
         weight_seed, path_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
         hidden_dim = self.hidden_dim or int(np.clip(X.shape[1], *HIDDEN_DIM_RANGE))
-        field = MLPField(X.shape[1], hidden_dim, self.n_blocks)
+        network = MLPField(X.shape[1], hidden_dim, self.n_blocks)
         # Weights are drawn on the CPU: every device starts from the same field.
-        field.reset_parameters(torch.Generator().manual_seed(weight_seed))
+        network.reset_parameters(torch.Generator().manual_seed(weight_seed))
         loss_curve = train(
-            field.to(device),
+            network.to(device),
             torch.tensor(X, dtype=torch.float32, device=device),
             torch.tensor(targets, dtype=torch.float32, device=device),
             torch.tensor(codes, device=device),
@@ -245,22 +289,13 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             seed=path_seed,
             verbose=self.verbose,
         )
-        # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
-        validate_data(self, names_and_width, skip_check_array=True)
-        self.classes_ = np.array(classes)
-        self.class_embeddings_ = targets.astype(X.dtype)
-        self.joint_ = joint
-        self.embedding_map_ = embedding_map
-        self.velocity_field_ = field
-        self.loss_curve_ = loss_curve
-        self.n_iter_ = len(loss_curve)
-        self.device_ = str(device)
-        return self
+        return network, loss_curve
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
         X, y = validation.as_numpy(X), validation.as_numpy(y)
         features, labels = check_X_y(X, y, dtype=validation.float_dtypes(X), estimator=self)
         validation.label_values(labels, "y")
-        check_classification_targets(labels)
+        # On the classes alone, thrice: of few samples each it would warn that they are too many.
+        check_classification_targets(np.repeat(np.unique(labels), 3))
         return self._normalized(features, X), labels

@@ -18,7 +18,7 @@ from flowalign import ode, spaces, validation
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from flowalign.fields import MLPField
+    from flowalign.fields import VelocityField
 
 BLOCK_BYTES = 2**24  # of the widest array per state; bounds the memory of a prediction
 
@@ -37,7 +37,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         logit_scale: float
         classes_: NDArray[Any]
         class_embeddings_: NDArray[Any]
-        velocity_field_: MLPField
+        velocity_field_: VelocityField
         n_features_in_: int
         device_: str
 
@@ -192,15 +192,15 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _at_stop(self, X: ArrayLike, read_out: Callable[[Tensor], Tensor]) -> NDArray[Any]:
         """Read something out of the states at the stop time, block by block."""
         features = self._check_X(X)
-        values = torch.cat(
-            [read_out(states[-1]) for states in self._blocks(features, self.n_steps)]
-        )
+        states = self._blocks(features, self.n_steps, last_only=True)
+        values = torch.cat([read_out(state) for state in states])
         result = values.cpu().numpy()
         return result.astype(features.dtype, copy=False) if result.dtype.kind == "f" else result
 
     def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
         features = self._check_X(X)
-        blocks = [states.cpu().numpy() for states in self._blocks(features, n_steps)]
+        states = self._blocks(features, n_steps, last_only=False)
+        blocks = [block.cpu().numpy() for block in states]
         return np.concatenate(blocks, axis=1, dtype=features.dtype)
 
     def _check_X(self, X: Any) -> NDArray[Any]:
@@ -217,23 +217,30 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return spaces.unit_rows(features, "X", zeros_allowed=validation.holds_integers(X))
 
     @torch.inference_mode()
-    def _blocks(self, X: NDArray[Any], n_steps: int) -> Iterator[Tensor]:
-        """Solve for a bounded number of rows at a time: states of shape (n_steps + 1, rows, d)."""
+    def _blocks(self, X: NDArray[Any], n_steps: int, *, last_only: bool) -> Iterator[Tensor]:
+        """Solve for a bounded number of rows at a time.
+
+        Yields states of shape (n_steps + 1, rows, d), or the last one alone, (rows, d).
+        """
         field = self.velocity_field_
         if self._tensor(X[:1]).dtype == torch.float64:
             field = copy.deepcopy(field).double()
-        width = max(X.shape[1], len(self.classes_), field.hidden_dim)
+        width = max(X.shape[1], len(self.classes_), field.width)
         rows = max(1, BLOCK_BYTES // (width * X.dtype.itemsize))
         times = ode.grid(n_steps, self.step_size)
         for start in range(0, len(X), rows):
             block = self._tensor(X[start : start + rows])
-            states = ode.integrate(field, block, times, self.solver)
+            states = ode.integrate(field.velocity, field.encode(block), times, self.solver)
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
                     "fewer steps, or bring the features to a common scale."
                 )
-            yield states
+            if last_only:
+                yield field.decode(states[-1]) if n_steps else block
+            else:
+                # The first state is the block as it came, free of any change of coordinates.
+                yield torch.stack([block, *(field.decode(state) for state in states[1:])])
 
     def _best(self, x: Tensor) -> Tensor:
         return self._cosines(x).argmax(dim=1)

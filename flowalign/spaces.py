@@ -53,10 +53,10 @@ def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:
 
     A vector of zeros has similarity 0 to everything.
     """
-    return _directions(x) @ _directions(targets).T
+    return directions(x) @ directions(targets).T
 
 
-def _directions(x: Tensor) -> Tensor:
+def directions(x: Tensor) -> Tensor:
     largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return functional.normalize(x / largest, dim=1)
 

@@ -15,7 +15,7 @@ from flowalign.ode import SOLVERS
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-VELOCITY_FIELDS = ("mlp",)
+VELOCITY_FIELDS = ("gaussian", "mlp")
 
 
 def check_parameters(params: dict[str, Any]) -> None:
@@ -25,6 +25,8 @@ def check_parameters(params: dict[str, Any]) -> None:
     if not isinstance(joint, bool | np.bool_) and not (isinstance(joint, str) and joint == "auto"):
         raise ValueError(f"joint must be 'auto', True or False, got {joint!r}.")
     _number("noise", params["noise"], low=0)
+    if isinstance(params["class_prior"], str):
+        _one_of("class_prior", params["class_prior"], ("uniform", "empirical"))
     _integer("n_blocks", params["n_blocks"], low=1)
     if params["hidden_dim"] is not None:
         _integer("hidden_dim", params["hidden_dim"], low=1)
@@ -50,6 +52,34 @@ def check_solver_parameters(params: dict[str, Any]) -> None:
             f"{n_steps * step_size:g}, beyond the end of the flow at 1. Take at most "
             f"{max_steps(step_size)} steps, or smaller ones."
         )
+
+
+def class_probabilities(class_prior: Any, counts: NDArray[Any]) -> NDArray[Any]:
+    """Prior probabilities of the classes, (C,), from `class_prior` and the samples of each."""
+    n_classes = len(counts)
+    if isinstance(class_prior, str) and class_prior == "uniform":
+        return np.full(n_classes, 1 / n_classes)
+    if isinstance(class_prior, str):
+        # One sample more for each class: one without samples must stay possible.
+        return (counts + 1) / (counts.sum() + n_classes)
+    try:
+        prior = np.asarray(as_numpy(class_prior), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "class_prior must be 'uniform', 'empirical' or an array of probabilities, got "
+            f"{class_prior!r}."
+        ) from error
+    if prior.shape != (n_classes,):
+        raise ValueError(
+            f"class_prior must have one probability for each of the {n_classes} classes, in the "
+            f"order of classes_; got shape {prior.shape}."
+        )
+    if not (np.isfinite(prior).all() and (prior > 0).all() and np.isclose(prior.sum(), 1)):
+        raise ValueError(
+            f"class_prior must be positive and sum to 1; got {shorten(prior.tolist())}. Leave a "
+            "class that is impossible out of class_embeddings."
+        )
+    return prior
 
 
 def max_steps(step_size: float) -> int:

@@ -29,17 +29,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from flowalign.fields.base import VelocityField
 
 TIME_SCALE = 1000.0  # the sinusoids see 1000 t, the range of times they were designed for
 TIME_FEATURES = 256
 MAX_PERIOD = 10_000.0
 
 
-class MLPField(nn.Module):
+class MLPField(VelocityField):
     """Velocity field v(t, x) as a residual MLP with adaptive layer norm.
 
     Parameters
@@ -54,13 +55,11 @@ class MLPField(nn.Module):
     Notes
     -----
     A new field has uninitialised weights: draw them with :meth:`reset_parameters` or load them.
-    Its pickle holds numpy arrays and three integers, so that it opens on machines without the
-    device it was trained on, and always opens on the CPU.
     """
 
     def __init__(self, dim: int, hidden_dim: int, n_blocks: int) -> None:
         super().__init__()
-        self.dim, self.hidden_dim, self.n_blocks = dim, hidden_dim, n_blocks
+        self.config = {"dim": dim, "hidden_dim": hidden_dim, "n_blocks": n_blocks}
         self.project_in = _linear(dim, hidden_dim)
         self.time_in = _linear(TIME_FEATURES, TIME_FEATURES)
         self.time_out = _linear(TIME_FEATURES, 3 * hidden_dim)
@@ -81,7 +80,7 @@ class MLPField(nn.Module):
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.modulation_offset)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity at time ``t``, 0-dimensional or (n,), and positions ``x``, (n, d)."""
         # One time for all rows is modulated once and broadcast, not computed per row.
         shift, scale, gate = self.time_out(functional.silu(self.time_in(time_features(t)))).chunk(
@@ -95,15 +94,12 @@ class MLPField(nn.Module):
             h = torch.addcmul(h, gate + gate_k, outer(functional.silu(inner(modulated))))
         return self.project_out(_modulate(h, shift + shift_out, scale + scale_out))
 
-    def __getstate__(self) -> dict[str, Any]:
-        weights = {name: w.detach().cpu().numpy() for name, w in self.state_dict().items()}
-        config = {"dim": self.dim, "hidden_dim": self.hidden_dim, "n_blocks": self.n_blocks}
-        return {"config": config, "weights": weights}
+    @property
+    def width(self) -> int:
+        return max(self.config["dim"], self.config["hidden_dim"])
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state["config"])  # type: ignore[misc]
-        # np.array copies: arrays from a memory map are read-only, which torch does not know.
-        weights = {name: torch.from_numpy(np.array(w)) for name, w in state["weights"].items()}
+    def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        self.__init__(**config)  # type: ignore[misc]
         self.load_state_dict(weights, assign=True)
 
 
