@@ -26,8 +26,9 @@ CLIP_SCALE = 100.0
 """Inverse temperature of zero-shot classification in CLIP, the unit of the text's evidence."""
 
 PRIOR_MEDIAN = 0.02
-"""Of :math:`\\beta`. In d dimensions a Gaussian density is overconfident by about that much; that of
-:math:`\\tau` is 1, zero-shot as it is. Both priors are log-normal with a deviation of 1."""
+"""Of :math:`\\beta`: a Gaussian density in hundreds of dimensions is overconfident by about that
+much. That of :math:`\\tau` is 1, zero-shot as it is. Both priors are log-normal with a deviation
+of 1."""
 
 MAX_ENTRIES = 2**22  # rows times classes that the calibration looks at
 

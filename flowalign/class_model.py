@@ -166,18 +166,19 @@ def _spreads(G: Tensor, support: Support) -> tuple[float, float]:
     g, vectors = torch.linalg.eigh(G - 1 / n_classes)
     g, squares = g[1:].clamp_min(0), (vectors[:, 1:].T @ support.means).square().sum(dim=1)
     grid = torch.cat([g.new_zeros(1), torch.logspace(-3, 1, 30, dtype=g.dtype, device=g.device)])
+    text_grid = grid if bool(G.any()) else grid[:1]
     if within is None:
         # One sample a class: the scale is free, b is set, and a is found relative to it.
-        v = grid[:, None] * g + RESIDUAL_SPREAD + 1
+        v = text_grid[:, None] * g + RESIDUAL_SPREAD + 1
         scale = (squares / v).mean(dim=1).clamp_min(negligible)
         loss = v.log().sum(dim=1) + len(g) * scale.log()
-        return float(grid[loss.argmin()]), RESIDUAL_SPREAD
+        return float(text_grid[loss.argmin()]), RESIDUAL_SPREAD
     if within <= negligible:
         return 0.0, float(grid[-1])  # samples of a class are equal: their means are known
-    v = grid[:, None, None] * g + grid[:, None] + (1 / support.counts).mean()
+    v = text_grid[:, None, None] * g + grid[:, None] + (1 / support.counts).mean()
     loss = (v.log() + squares / (within * v)).sum(dim=2)
     a, b = divmod(int(loss.argmin()), len(grid))
-    return float(grid[a]), float(grid[b])
+    return float(text_grid[a]), float(grid[b])
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:
 
 
 def directions(x: Tensor) -> Tensor:
+    """Rows scaled to length 1, (n, d); a row of zeros stays zero."""
     largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return functional.normalize(x / largest, dim=1)
 

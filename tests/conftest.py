@@ -16,10 +16,12 @@ def data():
     return make_cross_modal(n_classes=6, n_train=4, n_test=10, n_features=32, random_state=0)
 
 
-@pytest.fixture(scope="session")
-def fitted(data):
-    """A fitted aligner that no test changes."""
-    model = FlowMatchingAligner(max_iter=30, n_blocks=2, random_state=0)
+@pytest.fixture(scope="session", params=["gaussian", "mlp"])
+def fitted(data, request):
+    """A fitted aligner of either field that no test changes."""
+    model = FlowMatchingAligner(
+        velocity_field=request.param, max_iter=30, n_blocks=2, random_state=0
+    )
     return model.fit(data.X_train, data.y_train, data.class_embeddings)
 
 

@@ -1,6 +1,7 @@
 """Fitting: labels and class embeddings in all their forms, folds, routes, seeds and state."""
 
 import copy
+import functools
 import pickle
 
 import joblib
@@ -30,16 +31,26 @@ GRID = {
 }
 
 
-def small(class_embeddings=None, **params):
-    return FlowMatchingAligner(
-        class_embeddings, **{"max_iter": 5, "n_blocks": 1, "random_state": 0} | params
-    )
+def make(velocity_field, class_embeddings=None, **params):
+    small = {"max_iter": 5, "n_blocks": 1, "random_state": 0}
+    return FlowMatchingAligner(class_embeddings, velocity_field=velocity_field, **small | params)
+
+
+@pytest.fixture(params=["gaussian", "mlp"])
+def small(request):
+    """A constructor of quick aligners, of either field."""
+    return functools.partial(make, request.param)
+
+
+@pytest.fixture
+def small_mlp():
+    return functools.partial(make, "mlp")
 
 
 # ------------------------------------------------------------------ forms of class embeddings
 
 
-def test_every_form_gives_the_same_classifier(data):
+def test_every_form_gives_the_same_classifier(data, small):
     table = data.class_embeddings
     rows = np.stack(list(table.to_dict().values()))
     frame = pd.DataFrame(rows[::-1], index=table.classes[::-1])
@@ -51,14 +62,14 @@ def test_every_form_gives_the_same_classifier(data):
         np.testing.assert_array_equal(by_constructor.predict_proba(data.X_test), reference)
 
 
-def test_the_fit_argument_wins(data):
+def test_the_fit_argument_wins(data, small):
     wrong = ClassEmbeddings(data.class_names, np.random.default_rng(0).normal(size=(6, 32)))
     both = small(wrong).fit(data.X_train, data.y_train, data.class_embeddings)
     right = small().fit(data.X_train, data.y_train, data.class_embeddings)
     np.testing.assert_array_equal(both.class_embeddings_, right.class_embeddings_)
 
 
-def test_without_class_embeddings_classes_travel_to_their_means(data):
+def test_without_class_embeddings_classes_travel_to_their_means(data, small):
     model = small().fit(data.X_train, data.y_train)
     for label, mean in zip(model.classes_, model.class_embeddings_, strict=True):
         rows = data.X_train[data.y_train == label]
@@ -66,7 +77,7 @@ def test_without_class_embeddings_classes_travel_to_their_means(data):
     assert model.score(data.X_test, data.y_test) > 0.5
 
 
-def test_several_rows_per_label_are_averaged_after_normalisation(data):
+def test_several_rows_per_label_are_averaged_after_normalisation(data, small):
     labels = ["a", "b"]
     X, y = data.X_train[:8], np.repeat(labels, 4)
     rng = np.random.default_rng(0)
@@ -79,7 +90,7 @@ def test_several_rows_per_label_are_averaged_after_normalisation(data):
     np.testing.assert_allclose(model.class_embeddings_, expected, atol=1e-6)
 
 
-def test_lexicographic_order_of_unlabelled_rows():
+def test_lexicographic_order_of_unlabelled_rows(small):
     labels = np.array([str(i) for i in range(12)])
     X = np.eye(12)
     in_table_order = np.eye(12)[np.argsort(labels)]  # rows for '0', '1', '10', '11', '2', ...
@@ -91,7 +102,7 @@ def test_lexicographic_order_of_unlabelled_rows():
 # ------------------------------------------------------------------ spaces
 
 
-def test_joint_and_mapped_spaces_show_on_the_estimator(data):
+def test_joint_and_mapped_spaces_show_on_the_estimator(data, small):
     joint = small().fit(data.X_train, data.y_train, data.class_embeddings)
     assert joint.joint_
     assert joint.embedding_map_ is None
@@ -103,7 +114,7 @@ def test_joint_and_mapped_spaces_show_on_the_estimator(data):
     np.testing.assert_allclose(mapped.class_embeddings_, mapped.embedding_map_(unit), atol=1e-6)
 
 
-def test_a_class_without_samples_is_predicted(data):
+def test_a_class_without_samples_is_predicted(data, small):
     seen = data.y_train != data.class_names[2]
     model = small().fit(data.X_train[seen], data.y_train[seen], data.class_embeddings)
     assert model.classes_.tolist() == data.class_names
@@ -116,14 +127,14 @@ def test_a_class_without_samples_is_predicted(data):
 
 
 @pytest.mark.parametrize("form", ["array", "list", "tensor"])
-def test_unlabelled_rows_as_long_as_the_data_are_refused(one_shot, form):
+def test_unlabelled_rows_as_long_as_the_data_are_refused(one_shot, form, small):
     rows = np.stack(list(one_shot.class_embeddings.to_dict().values()))
     rows = {"array": rows, "list": rows.tolist(), "tensor": torch.tensor(rows)}[form]
     with pytest.raises(ValueError, match=r"class_embeddings.*ClassEmbeddings\(.*constructor"):
         small().fit(one_shot.X_train, one_shot.y_train, rows)
 
 
-def test_a_sliced_fit_argument_never_goes_unnoticed(one_shot):
+def test_a_sliced_fit_argument_never_goes_unnoticed(one_shot, small):
     rows = np.stack(list(one_shot.class_embeddings.to_dict().values()))
     with pytest.raises(ValueError, match="class_embeddings"):
         cross_val_score(
@@ -133,7 +144,7 @@ def test_a_sliced_fit_argument_never_goes_unnoticed(one_shot):
 
 
 @pytest.mark.parametrize("form", ["table", "dict", "frame"])
-def test_labelled_forms_fit_a_one_shot_set(one_shot, form):
+def test_labelled_forms_fit_a_one_shot_set(one_shot, form, small):
     vectors = one_shot.class_embeddings.to_dict()
     given = {
         "table": one_shot.class_embeddings,
@@ -145,7 +156,7 @@ def test_labelled_forms_fit_a_one_shot_set(one_shot, form):
 
 
 @pytest.mark.parametrize("shots", ["one_shot", "data"])
-def test_grid_search_gives_the_same_by_all_three_routes(shots, request):
+def test_grid_search_gives_the_same_by_all_three_routes(shots, request, small):
     bunch = request.getfixturevalue(shots)
     X, y, table = bunch.X_train, bunch.y_train, bunch.class_embeddings
     cv = KFold(3, shuffle=True, random_state=0) if shots == "one_shot" else StratifiedKFold(2)
@@ -165,7 +176,7 @@ def test_grid_search_gives_the_same_by_all_three_routes(shots, request):
         assert other.best_score_ == by_constructor.best_score_
 
 
-def test_columns_are_stable_across_folds_that_lack_a_class(one_shot):
+def test_columns_are_stable_across_folds_that_lack_a_class(one_shot, small):
     proba = cross_val_predict(
         small(), one_shot.X_train, LabelEncoder().fit_transform(one_shot.y_train), cv=KFold(4),
         method="predict_proba",
@@ -179,13 +190,13 @@ def test_columns_are_stable_across_folds_that_lack_a_class(one_shot):
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_labels_without_embedding_are_named(data):
+def test_labels_without_embedding_are_named(data, small):
     table = data.class_embeddings.subset(data.class_names[:-1])
     with pytest.raises(ValueError, match=r"y has labels that class_embeddings lacks: 'class 5'"):
         small().fit(data.X_train, data.y_train, table)
 
 
-def test_reencoded_labels_are_explained_and_relabel_is_the_way_out(data):
+def test_reencoded_labels_are_explained_and_relabel_is_the_way_out(data, small):
     X, y, table = data.X_train, data.y_train, data.class_embeddings
     with pytest.raises(ValueError, match="integer codes.*relabel"):
         cross_val_predict(small(table), X, y, cv=2, method="predict_proba")
@@ -198,7 +209,7 @@ def test_reencoded_labels_are_explained_and_relabel_is_the_way_out(data):
 # ------------------------------------------------------------------ invariances
 
 
-def test_shuffled_classes_permute_the_columns_and_nothing_else(data):
+def test_shuffled_classes_permute_the_columns_and_nothing_else(data, small):
     names = np.array(data.class_names)
     renamed = names[[3, 0, 5, 1, 4, 2]]
     new_name = dict(zip(names.tolist(), renamed.tolist(), strict=True))
@@ -213,7 +224,7 @@ def test_shuffled_classes_permute_the_columns_and_nothing_else(data):
 
 
 @pytest.mark.parametrize("kind", ["str", "object", "int", "float", "bool"])
-def test_labels_keep_their_type(kind, data):
+def test_labels_keep_their_type(kind, data, small):
     X = data.X_train[:8]
     labels = {
         "str": np.array(["b", "a"]), "object": np.array(["b", "a"], dtype=object),
@@ -226,7 +237,7 @@ def test_labels_keep_their_type(kind, data):
     assert set(model.predict(X).tolist()) <= set(labels.tolist())
 
 
-def test_what_is_trained_does_not_depend_on_the_solver(data):
+def test_what_is_trained_does_not_depend_on_the_solver(data, small):
     def weights(**params):
         model = small(data.class_embeddings, **params).fit(data.X_train, data.y_train)
         return model.velocity_field_.state_dict()
@@ -239,30 +250,37 @@ def test_what_is_trained_does_not_depend_on_the_solver(data):
 # ------------------------------------------------------------------ seeds, threads, workers
 
 
-def fit_and_predict(data, seed):
-    model = small(noise=0.3, random_state=seed)
+def fit_and_predict(data, velocity_field, seed):
+    model = make(velocity_field, noise=0.3, random_state=seed)
     return model.fit(data.X_train, data.y_train, data.class_embeddings).predict_proba(data.X_test)
 
 
 def test_seeds(data):
-    first = fit_and_predict(data, 0)
-    np.testing.assert_array_equal(fit_and_predict(data, 0), first)
-    assert not np.array_equal(fit_and_predict(data, 1), first)
+    first = fit_and_predict(data, "mlp", 0)
+    np.testing.assert_array_equal(fit_and_predict(data, "mlp", 0), first)
+    assert not np.array_equal(fit_and_predict(data, "mlp", 1), first)
     instance = np.random.RandomState(0)
-    assert not np.array_equal(fit_and_predict(data, instance), fit_and_predict(data, instance))
+    first, second = (fit_and_predict(data, "mlp", instance) for _ in range(2))
+    assert not np.array_equal(first, second)
 
 
+def test_the_closed_form_has_no_seed(data):
+    first, second = (fit_and_predict(data, "gaussian", seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("velocity_field", ["gaussian", "mlp"])
 @pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_same_seed_same_result_in_threads_and_workers(backend, data):
-    alone = fit_and_predict(data, 0)
+def test_same_seed_same_result_in_threads_and_workers(backend, velocity_field, data):
+    alone = fit_and_predict(data, velocity_field, 0)
     runs = joblib.Parallel(n_jobs=2, backend=backend)(
-        joblib.delayed(fit_and_predict)(data, 0) for _ in range(4)
+        joblib.delayed(fit_and_predict)(data, velocity_field, 0) for _ in range(4)
     )
     for run in runs:
         np.testing.assert_array_equal(run, alone)
 
 
-def test_global_state_is_left_alone(data):
+def test_global_state_is_left_alone(data, small):
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()  # noqa: NPY002
@@ -295,8 +313,8 @@ def test_a_model_from_another_device_opens_on_the_cpu(fitted, data):
     np.testing.assert_array_equal(model.predict(data.X_test), fitted.predict(data.X_test))
 
 
-def test_a_failed_fit_leaves_the_model_as_it_was(data):
-    model = small(data.class_embeddings).fit(data.X_train, data.y_train)
+def test_a_failed_fit_leaves_the_model_as_it_was(data, small_mlp):
+    model = small_mlp(data.class_embeddings).fit(data.X_train, data.y_train)
     before = model.predict_proba(data.X_test)
     with pytest.raises(ValueError, match="learning_rate_init"):
         model.set_params(learning_rate_init=1e30).fit(data.X_train, data.y_train)
@@ -306,19 +324,25 @@ def test_a_failed_fit_leaves_the_model_as_it_was(data):
     np.testing.assert_array_equal(model.predict_proba(data.X_test), before)
 
 
-def test_loss_curve(fitted):
-    assert fitted.n_iter_ == len(fitted.loss_curve_) == fitted.max_iter
-    assert fitted.loss_curve_[-1] < fitted.loss_curve_[0]
+def test_loss_curve(data, small_mlp):
+    model = small_mlp(max_iter=30).fit(data.X_train, data.y_train, data.class_embeddings)
+    assert model.n_iter_ == len(model.loss_curve_) == 30
+    assert model.loss_curve_[-1] < model.loss_curve_[0]
+
+
+def test_the_closed_form_is_not_trained(data):
+    model = make("gaussian").fit(data.X_train, data.y_train, data.class_embeddings)
+    assert (model.n_iter_, model.loss_curve_) == (1, [])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_agrees_with_the_cpu(data):
+def test_cuda_agrees_with_the_cpu(data, small):
     cpu, cuda = (
         small(device=device).fit(data.X_train, data.y_train, data.class_embeddings)
         for device in ("cpu", "cuda")
     )
-    assert next(cuda.velocity_field_.parameters()).is_cuda
+    assert all(w.is_cuda for w in cuda.velocity_field_.state_dict().values())
     moved = pickle.loads(pickle.dumps(cuda))
     np.testing.assert_allclose(
         moved.predict_proba(data.X_test), cuda.predict_proba(data.X_test), atol=1e-3
@@ -333,7 +357,7 @@ def test_cuda_agrees_with_the_cpu(data):
     "case",
     ["one class", "one sample", "one per class", "imbalanced", "duplicates", "constant", "1-D"],
 )
-def test_unusual_support_sets(case):
+def test_unusual_support_sets(case, small):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(12, 8)), np.repeat(["a", "b", "c"], 4)
     X, y = {
@@ -354,7 +378,7 @@ def test_unusual_support_sets(case):
         assert set(model.predict(X[:1])) <= set("abc")
 
 
-def test_a_thousand_classes():
+def test_a_thousand_classes(small):
     rng = np.random.default_rng(0)
     E = rng.normal(size=(1000, 16))
     y = np.arange(1000)

@@ -7,6 +7,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flowalign import FlowMatchingAligner
+from flowalign.validation import VELOCITY_FIELDS
 
 
 class Float32Aligner(FlowMatchingAligner):
@@ -28,7 +29,13 @@ def routing(request):
 
 
 @pytest.mark.usefixtures("routing")
-@parametrize_with_checks([FlowMatchingAligner(max_iter=2), Float32Aligner(max_iter=2)])
+@parametrize_with_checks(
+    [
+        aligner(velocity_field=field, max_iter=2)
+        for aligner in (FlowMatchingAligner, Float32Aligner)
+        for field in VELOCITY_FIELDS
+    ]
+)
 def test_suite(estimator, check):
     check(estimator)
 
@@ -46,6 +53,8 @@ BEYOND_THE_SUITE = [
 
 
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+@pytest.mark.parametrize("velocity_field", VELOCITY_FIELDS)
 @pytest.mark.parametrize("check", BEYOND_THE_SUITE)
-def test_beyond_the_suite(check):
-    getattr(estimator_checks, check)("FlowMatchingAligner", FlowMatchingAligner(max_iter=2))
+def test_beyond_the_suite(check, velocity_field):
+    aligner = FlowMatchingAligner(velocity_field=velocity_field, max_iter=2)
+    getattr(estimator_checks, check)("FlowMatchingAligner", aligner)

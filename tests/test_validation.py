@@ -20,7 +20,11 @@ def altered(array, value, index=(2, 1)):
 
 
 BAD_PARAMETERS = [
-    ({"velocity_field": "unet"}, ValueError, "velocity_field must be one of mlp; got 'unet'"),
+    (
+        {"velocity_field": "unet"},
+        ValueError,
+        "velocity_field must be one of gaussian, mlp; got 'unet'",
+    ),
     ({"velocity_field": None}, TypeError, "velocity_field"),
     ({"joint": "maybe"}, ValueError, "joint must be 'auto', True or False, got 'maybe'"),
     ({"noise": -0.1}, ValueError, "noise must be finite and at least 0, got -0.1"),
@@ -48,7 +52,18 @@ BAD_PARAMETERS = [
     ({"device": "meta"}, ValueError, "device='meta'"),
     ({"device": 3.5}, ValueError, "device=3.5"),
     ({"random_state": "seed"}, ValueError, "seed"),
-    ({"learning_rate_init": 1e30}, ValueError, "diverged.*learning_rate_init"),
+    ({"class_prior": "flat"}, ValueError, "class_prior must be one of uniform, empirical"),
+    ({"class_prior": 0.5}, ValueError, r"class_prior.*each of the 3 classes.*shape \(\)"),
+    ({"class_prior": [0.5, 0.5]}, ValueError, r"class_prior.*shape \(2,\)"),
+    ({"class_prior": [0.5, 0.5, 0.5]}, ValueError, "class_prior must be positive and sum to 1"),
+    ({"class_prior": [1.0, 0.0, 0.0]}, ValueError, "Leave a class that is impossible out"),
+    ({"class_prior": [0.5, np.nan, 0.5]}, ValueError, "class_prior"),
+    ({"class_prior": {"a": 1}}, TypeError, "class_prior must be 'uniform', 'empirical' or"),
+    (
+        {"learning_rate_init": 1e30, "velocity_field": "mlp"},
+        ValueError,
+        "diverged.*learning_rate_init",
+    ),
     (
         {"joint": True, "class_embeddings": {k: v[:4] for k, v in E.items()}},
         ValueError,
@@ -143,8 +158,7 @@ def test_unfitted():
 
 
 def test_a_flow_that_leaves_the_numbers_is_an_error_not_a_nan():
-    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, Y, E)
-    with torch.no_grad():
-        model.velocity_field_.project_out.bias.fill_(torch.inf)
+    model = FlowMatchingAligner(random_state=0).fit(X, Y, E)
+    model.velocity_field_.targets.fill_(torch.inf)
     with pytest.raises(ValueError, match="n_steps"):
         model.predict(X)

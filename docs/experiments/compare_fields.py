@@ -3,8 +3,8 @@
     python docs/experiments/compare_fields.py FOLDER [--shots 1 4 16] [--fields gaussian mlp]
 
 For every feature set in FOLDER (see ``feature_sets.py``), test accuracy in percent: the mean over
-three draws of the support set (the same one, with three training seeds, where the training data hold
-no other), and the standard deviation over them. Zero steps are zero-shot in joint spaces and
+three draws of the support set (of training seeds, where the training data hold one draw only), and
+the standard deviation over them. Zero steps are zero-shot in joint spaces and
 the mapped class embeddings elsewhere. Nothing is chosen on test data. If FOLDER has a
 ``peers.json`` (accuracies of other methods by ``<set>/<shots>``), its GDA blended with zero-shot
 and its best method stand beside; their hyper-parameters were chosen on test data.

@@ -24,8 +24,9 @@ class VelocityField(nn.Module, ABC):
     Notes
     -----
     The solver may work in coordinates of the field's own, :meth:`encode` and :meth:`decode` away
-    from the feature space. They are a rotation, so that lengths, cosines and every Runge-Kutta step
-    are the same in both. Unless a field overrides them, they change nothing.
+    from the feature space. They are a rotation, so that lengths, cosines and the steps of a solver
+    are the same in both (adaptive ones agree to their tolerance). Unless a field overrides them,
+    they change nothing.
 
     A pickle holds the numbers and numpy arrays, so that it opens on machines without the device
     that the field was fitted on, and always opens on the CPU.

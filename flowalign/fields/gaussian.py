@@ -31,7 +31,6 @@ there a multivariate t instead of a Gaussian.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -118,6 +117,7 @@ class GaussianField(VelocityField):
 
     @property
     def width(self) -> int:
+        """d or C, whichever is larger."""
         return max(self.means.shape)
 
     def _class_centres(self, t: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ class MLPField(VelocityField):
 
     @property
     def width(self) -> int:
+        """Width of the features or of the blocks, whichever is larger."""
         return max(self.config["dim"], self.config["hidden_dim"])
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
