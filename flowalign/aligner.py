@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
+from torch import Tensor
 
 from flowalign import spaces, validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
@@ -255,19 +256,23 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     ) -> tuple[VelocityField, list[float]]:
         """Return the fitted field on its device, and the loss curve of its training."""
         rng = check_random_state(self.random_state)
-        if self.velocity_field == "gaussian":
-            prior = validation.class_probabilities(
-                self.class_prior, np.bincount(codes, minlength=len(targets))
-            )
-            # The estimates need float64, which MPS lacks.
-            place = {"dtype": torch.float64, "device": "cpu" if device.type == "mps" else device}
+        closed_form = self.velocity_field == "gaussian"
+        # The estimates of the closed form need float64, which MPS lacks.
+        place = torch.device("cpu") if closed_form and device.type == "mps" else device
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            dtype = torch.float64 if closed_form else torch.float32
+            return torch.tensor(array, dtype=dtype, device=place)
+
+        paths = tensor(X), tensor(targets), torch.tensor(codes, device=place)
+        if closed_form:
+            counts = np.bincount(codes, minlength=len(targets))
+            prior = validation.class_probabilities(self.class_prior, counts)
             gaussian = fit_gaussian_field(
-                torch.tensor(X, **place),
-                torch.tensor(targets, **place),
-                torch.tensor(codes, device=place["device"]),
-                embeddings=None if E is None else torch.tensor(E, **place),
+                *paths,
+                embeddings=None if E is None else tensor(E),
                 joint=joint,
-                log_prior=torch.tensor(prior, **place).log(),
+                log_prior=tensor(np.log(prior)),
                 noise=self.noise,
             )
             return gaussian.to(device), []
@@ -278,9 +283,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         network.reset_parameters(torch.Generator().manual_seed(weight_seed))
         loss_curve = train(
             network.to(device),
-            torch.tensor(X, dtype=torch.float32, device=device),
-            torch.tensor(targets, dtype=torch.float32, device=device),
-            torch.tensor(codes, device=device),
+            *paths,
             noise=self.noise,
             max_iter=self.max_iter,
             batch_size=self.batch_size,

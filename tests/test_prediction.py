@@ -17,6 +17,11 @@ def model(fitted):
     fitted.set_params(**params)
 
 
+@pytest.fixture(params=["gaussian", "mlp"])
+def velocity_field(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def X(data):
     return data.X_test.astype(np.float64)
@@ -87,8 +92,10 @@ def test_the_stop_acts_without_a_refit(model, X):
         model.predict(X)
 
 
-def test_the_flow_approaches_the_classes_of_the_support_set(data):
-    model = FlowMatchingAligner(n_steps=10, noise=0, n_blocks=2, max_iter=150, random_state=0)
+def test_the_flow_approaches_the_classes_of_the_support_set(data, velocity_field):
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, n_steps=10, noise=0, n_blocks=2, max_iter=150, random_state=0
+    )
     model.fit(data.X_train, data.y_train, data.class_embeddings)
     own = model.class_embeddings_[np.searchsorted(model.classes_, data.y_train)]
     distances = np.linalg.norm(model.trajectory(data.X_train) - own, axis=2).mean(axis=1)
@@ -121,8 +128,10 @@ def test_normalised_rows_have_no_scale(scale, model, X):
     np.testing.assert_allclose(model.transform(scale * X), model.transform(X), rtol=1e-9)
 
 
-def test_without_normalisation_length_means_something(data):
-    model = FlowMatchingAligner(normalize=False, max_iter=5, n_blocks=1, random_state=0)
+def test_without_normalisation_length_means_something(data, velocity_field):
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, normalize=False, max_iter=5, n_blocks=1, random_state=0
+    )
     X = 5 * data.X_train
     X[0] = 0  # the origin is a point like any other
     model.fit(X, data.y_train, data.class_embeddings)
@@ -163,10 +172,12 @@ def test_tensors(dtype, fitted, data):
     np.testing.assert_array_equal(fitted.transform(requires_grad), expected)
 
 
-def test_frames(data):
+def test_frames(data, velocity_field):
     columns = [f"f{i}" for i in range(32)]
     frame = pd.DataFrame(data.X_train, columns=columns)
-    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0)
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, max_iter=2, n_blocks=1, random_state=0
+    )
     model.fit(frame, pd.Series(data.y_train), data.class_embeddings)
     assert model.feature_names_in_.tolist() == columns
     assert model.transform(frame.astype(np.float16)).dtype == np.float32
@@ -178,17 +189,21 @@ def test_frames(data):
 
 
 @pytest.mark.parametrize("dtype", ["Float64", "Float32", "Int64"])
-def test_frames_of_nullable_numbers(dtype, data):
+def test_frames_of_nullable_numbers(dtype, data, velocity_field):
     frame = (10 * pd.DataFrame(data.X_train)).round().astype(dtype)
-    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0)
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, max_iter=2, n_blocks=1, random_state=0
+    )
     assert np.isfinite(model.fit(frame, data.y_train).predict_proba(frame)).all()
 
 
-def test_empty_integer_rows_are_pixels_and_empty_float_rows_are_failures(data):
+def test_empty_integer_rows_are_pixels_and_empty_float_rows_are_failures(data, velocity_field):
     X = np.arange(40).reshape(10, 4) % 5
     X[3] = 0
     y = np.arange(10) % 2
-    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, y)
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, max_iter=2, n_blocks=1, random_state=0
+    ).fit(X, y)
     assert np.isfinite(model.predict_proba(X)).all()
     with pytest.raises(ValueError, match=r"X has rows of zeros.*: 3\."):
         model.predict(X.astype(float))
@@ -222,23 +237,29 @@ def test_temperature_changes_probabilities_only(model, X):
     assert model.predict_proba(X).max(axis=1).mean() < sharp.max(axis=1).mean()
 
 
-def test_two_classes_have_one_score_and_ties_go_to_the_first(data):
+def test_two_classes_have_one_score_and_ties_go_to_the_first(data, velocity_field):
     X, y = data.X_train[:8], data.y_train[:8]
     table = data.class_embeddings.subset(np.unique(y))
-    model = FlowMatchingAligner(max_iter=2, n_blocks=1, random_state=0).fit(X, y, table)
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, max_iter=2, n_blocks=1, random_state=0
+    ).fit(X, y, table)
     scores = model.decision_function(data.X_test)
     assert scores.shape == (60,)
     np.testing.assert_array_equal(model.predict(data.X_test), model.classes_[(scores > 0) * 1])
     same = {label: np.ones(32) for label in np.unique(y)}
-    tied = FlowMatchingAligner(max_iter=2, n_blocks=1, joint=True, random_state=0).fit(X, y, same)
+    tied = FlowMatchingAligner(
+        velocity_field=velocity_field, max_iter=2, n_blocks=1, joint=True, random_state=0
+    ).fit(X, y, same)
     assert (tied.decision_function(data.X_test) == 0).all()
     assert (tied.predict(data.X_test) == tied.classes_[0]).all()
     np.testing.assert_allclose(tied.predict_proba(data.X_test), 0.5)
 
 
-def test_more_noise_within_the_recommended_range_does_not_break_the_flow(data):
+def test_more_noise_within_the_recommended_range_does_not_break_the_flow(data, velocity_field):
     scores = [
-        FlowMatchingAligner(noise=noise, n_blocks=2, max_iter=60, random_state=0)
+        FlowMatchingAligner(
+            velocity_field=velocity_field, noise=noise, n_blocks=2, max_iter=60, random_state=0
+        )
         .fit(data.X_train, data.y_train, data.class_embeddings)
         .score(data.X_test, data.y_test)
         for noise in (0, 0.1, 0.3, 1)

@@ -1,4 +1,4 @@
-"""Compares settings of the aligner on support data alone, to choose its defaults.
+"""Compares settings of the aligner on support data alone, to choose the defaults of its network.
 
     python docs/experiments/choose_defaults.py FOLDER [--shots 4 16] [--folds 2] [--only TEXT]
 
@@ -43,6 +43,7 @@ def out_of_fold(path: Path, n_shots: int, n_folds: int, setting: tuple) -> tuple
     for train, held_out in islice(splitter.split(X, y), n_folds):
         aligner = FlowMatchingAligner(
             table,
+            velocity_field="mlp",
             n_blocks=n_blocks,
             hidden_dim=X.shape[1] if width == "full" else None,
             max_iter=max_iter,

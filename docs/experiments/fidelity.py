@@ -24,6 +24,7 @@ from joblib import Parallel, delayed
 from flowalign import FlowMatchingAligner
 
 RECIPE = {
+    "velocity_field": "mlp",
     "n_blocks": 12,
     "max_iter": 200,
     "batch_size": 32,

@@ -4,9 +4,9 @@
 
 Three fields with the same support set, noise and targets: the closed form, the trained network, and
 their sum, in which the network (whose output starts at zero) is trained on what the closed form
-leaves. On scikit-learn's digits, raw pixels that are far from Gaussian, with up to 100 samples a
-class and class means for targets, and on the sets of FOLDER (see ``feature_sets.py``) that have more
-than 16 training samples a class, with all of them. Half of the support set trains, the other half
+leaves. On scikit-learn's digits, raw pixels that are far from Gaussian, with class means for
+targets, and on the sets of FOLDER (see ``feature_sets.py``) that have more than 16 training samples
+a class, with all of them. Half of the support set trains, the other half
 is predicted, and the other way round; test data are never read. Prints the accuracy in percent
 after 5 and 10 steps, with the standard deviation over the halves of three draws, and the loss of
 the residual at its first and its last epoch.

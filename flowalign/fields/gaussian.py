@@ -117,7 +117,7 @@ class GaussianField(VelocityField):
 
     @property
     def width(self) -> int:
-        """d or C, whichever is larger."""
+        """Features or classes, whichever are more."""
         return max(self.means.shape)
 
     def _class_centres(self, t: Tensor) -> Tensor:
