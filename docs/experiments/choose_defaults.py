@@ -1,4 +1,4 @@
-"""Compares settings of the aligner on support data alone, to choose the defaults of its network.
+"""Compares settings of the aligner on support data alone, to choose its defaults.
 
     python docs/experiments/choose_defaults.py FOLDER [--shots 4 16] [--folds 2] [--only TEXT]
 
@@ -22,36 +22,41 @@ from sklearn.model_selection import StratifiedKFold
 
 from flowalign import FlowMatchingAligner
 
-SETTINGS = {  # blocks, epochs, batch size, noise; the width is at most 512 unless it says d
-    "4 blocks, 60 epochs of 64, noise 0, width d": (4, 60, 64, 0.0, "full"),
-    "4 blocks, 60 epochs of 64, noise 0.3, width d": (4, 60, 64, 0.3, "full"),
-    "4 blocks, 60 epochs of 64, noise 1, width d": (4, 60, 64, 1.0, "full"),
-    "2 blocks, 30 epochs of 64, noise 0.3, width d": (2, 30, 64, 0.3, "full"),
-    "2 blocks, 60 epochs of 64, noise 0.3": (2, 60, 64, 0.3, None),
-    "2 blocks, 100 epochs of 32, noise 0.3": (2, 100, 32, 0.3, None),
-    "2 blocks, 60 epochs of 64, noise 0.3, width d": (2, 60, 64, 0.3, "full"),
+
+def network(n_blocks: int, max_iter: int, batch_size: int, noise: float, **params) -> dict:
+    return {
+        "velocity_field": "mlp",
+        "n_blocks": n_blocks,
+        "max_iter": max_iter,
+        "batch_size": batch_size,
+        "noise": noise,
+        **params,
+    }
+
+
+SETTINGS = {  # the width of the network is at most 512 unless it says d
+    "closed form, noise 0": {"noise": 0.0},
+    "closed form, noise 0.3": {"noise": 0.3},
+    "closed form, noise 1": {"noise": 1.0},
+    "4 blocks, 60 epochs of 64, noise 0, width d": network(4, 60, 64, 0.0, hidden_dim="d"),
+    "4 blocks, 60 epochs of 64, noise 0.3, width d": network(4, 60, 64, 0.3, hidden_dim="d"),
+    "4 blocks, 60 epochs of 64, noise 1, width d": network(4, 60, 64, 1.0, hidden_dim="d"),
+    "2 blocks, 30 epochs of 64, noise 0.3, width d": network(2, 30, 64, 0.3, hidden_dim="d"),
+    "2 blocks, 60 epochs of 64, noise 0.3": network(2, 60, 64, 0.3),
+    "2 blocks, 100 epochs of 32, noise 0.3": network(2, 100, 32, 0.3),
+    "2 blocks, 60 epochs of 64, noise 0.3, width d": network(2, 60, 64, 0.3, hidden_dim="d"),
 }
 
 
-def out_of_fold(path: Path, n_shots: int, n_folds: int, setting: tuple) -> tuple[np.ndarray, float]:
+def out_of_fold(path: Path, n_shots: int, n_folds: int, setting: dict) -> tuple[np.ndarray, float]:
     """Accuracy out of fold at every step, and the mean seconds of a fit."""
-    n_blocks, max_iter, batch_size, noise, width = setting
     X, y, table, *_ = feature_sets.load(path)
     X, y = feature_sets.draw(X, y, n_shots, seed=0)
+    params = setting | ({"hidden_dim": X.shape[1]} if "hidden_dim" in setting else {})
     splitter = StratifiedKFold(min(n_shots, 4), shuffle=True, random_state=0)
     hits, seconds = [], []
     for train, held_out in islice(splitter.split(X, y), n_folds):
-        aligner = FlowMatchingAligner(
-            table,
-            velocity_field="mlp",
-            n_blocks=n_blocks,
-            hidden_dim=X.shape[1] if width == "full" else None,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            learning_rate_init=1e-3,
-            noise=noise,
-            random_state=0,
-        )
+        aligner = FlowMatchingAligner(table, random_state=0, **params)
         start = time.perf_counter()
         aligner.fit(X[train], y[train])
         seconds.append(time.perf_counter() - start)

@@ -1,0 +1,124 @@
+"""The Gaussian field as fitted: against discriminant analysis, priors, text and units."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
+
+ZERO = torch.tensor(0.0)
+
+
+def gaussian_classes(n_classes=4, n_shots=300, d=5, seed=0, separation=1.0):
+    rng = np.random.default_rng(seed)
+    means = separation * rng.normal(size=(n_classes, d))
+    root = np.eye(d) + 0.5 * rng.normal(size=(d, d))
+    codes = np.repeat(np.arange(n_classes), n_shots)
+    return means[codes] + rng.normal(size=(len(codes), d)) @ root, codes
+
+
+def fit(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+    log_prior = np.zeros(len(targets)) if prior is None else np.log(prior)
+    X, targets, log_prior = (torch.tensor(a, dtype=torch.float64) for a in (X, targets, log_prior))
+    return fit_gaussian_field(
+        X, targets, torch.tensor(codes), joint=joint, log_prior=log_prior, noise=noise,
+        embeddings=None if embeddings is None else torch.tensor(embeddings, dtype=torch.float64),
+    )  # fmt: skip
+
+
+def test_at_the_start_the_posterior_is_that_of_discriminant_analysis():
+    X, codes = gaussian_classes(n_shots=2000, separation=0.4)
+    shrinkage = 5 / (len(X) - 1 + 5)
+    peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(X, codes)
+    posterior = fit(X, codes, np.eye(4, 5)).posterior(ZERO, torch.tensor(X).float())
+    np.testing.assert_allclose(posterior, peer.predict_proba(X), atol=0.01)
+    assert 0.3 < posterior.amax(dim=1).mean() < 0.95  # they overlap
+
+
+def test_a_prior_multiplies_the_posterior():
+    X, codes = gaussian_classes(n_shots=20)
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    uniform, weighed = (
+        fit(X, codes, np.eye(4, 5), prior=p).posterior(ZERO, torch.tensor(X).float()).numpy()
+        for p in (None, prior)
+    )
+    expected = uniform * prior / (uniform @ prior)[:, None]
+    np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_it_is_the_minimiser_unless_there_is_text_in_the_same_space():
+    X, codes = gaussian_classes(n_shots=6)
+    E = np.random.default_rng(2).normal(size=(4, 5))
+    for field in (fit(X, codes, E), fit(X, codes, E, embeddings=E), fit(X, codes, E, joint=True)):
+        assert field.config["text_weight"] == 0
+        assert field.config["dof"] is None
+    design = fit(X, codes, E, embeddings=E, joint=True)
+    assert design.config["text_weight"] > 0
+    assert design.config["dof"] == 24 - 1 + 5
+    assert {w.dtype for w in design.state_dict().values()} == {torch.float32}
+
+
+def test_noise_bounds_the_variances():
+    X, codes = gaussian_classes()
+    X[:, 0] *= 1e-4
+    r = np.sqrt(np.square(X).mean())
+    quiet, noisy = (fit(X, codes, np.eye(4, 5), noise=noise).variances for noise in (0, 0.5))
+    bound = (0.5 * r) ** 2 / MAX_NOISE_RATIO
+    assert quiet.min() < bound
+    torch.testing.assert_close(noisy, quiet.clamp_min(bound))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_units_do_not_matter(scale):
+    X, codes = gaussian_classes(n_shots=5)
+    E = np.random.default_rng(2).normal(size=(4, 5))
+    one, other = (fit(s * X, codes, s * E, E, joint=True, noise=0.3) for s in (1, scale))
+    x, t = torch.tensor(X[:9], dtype=torch.float32), torch.tensor(0.4)
+    torch.testing.assert_close(other(t, scale * x) / scale, one(t, x), rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------ through the estimator
+
+
+def test_class_prior_moves_predictions():
+    X, codes = gaussian_classes(n_classes=2, n_shots=40, separation=0.3)
+    kept = np.r_[0:40, 40:45]  # forty of one class, five of the other
+    X_test = gaussian_classes(n_classes=2, n_shots=500, separation=0.3)[0]
+    shares = {}
+    for prior in ("uniform", "empirical", [0.5, 0.5], [0.01, 0.99]):
+        model = FlowMatchingAligner(normalize=False, n_steps=10, class_prior=prior)
+        shares[str(prior)] = np.mean(model.fit(X[kept], codes[kept]).predict(X_test) == 0)
+    assert shares["uniform"] == shares["[0.5, 0.5]"]
+    assert shares["[0.01, 0.99]"] < shares["uniform"] < shares["empirical"]
+
+
+@pytest.mark.parametrize("class_prior", ["uniform", "empirical"])
+def test_a_class_without_samples_is_found_by_its_name(data, class_prior):
+    seen = data.y_train != data.class_names[2]
+    narrow = ClassEmbeddings(data.class_embeddings.labels, data.class_embeddings.vectors @ MIX)
+    of_that_class = data.y_test == data.class_names[2]
+    for table in (data.class_embeddings, narrow):  # in one space, and mapped
+        model = FlowMatchingAligner(table, class_prior=class_prior)
+        model.fit(data.X_train[seen], data.y_train[seen])
+        assert model.joint_ == (table is data.class_embeddings)
+        predicted = model.predict(data.X_test)
+        assert np.isfinite(model.predict_proba(data.X_test)).all()
+        if model.joint_:
+            assert np.mean(predicted[of_that_class] == data.class_names[2]) > 0.5
+        assert np.mean(predicted[~of_that_class] == data.y_test[~of_that_class]) > 0.7
+
+
+MIX = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0]
+
+
+def test_text_that_contradicts_the_samples_is_overruled(data):
+    """In a joint space by decree, the names permuted: zero-shot is wrong nearly always."""
+    names = np.array(data.class_names)
+    wrong = ClassEmbeddings(np.roll(names, 1), data.class_embeddings.vectors)
+    model = FlowMatchingAligner(wrong, joint=True, n_steps=10)
+    model.fit(data.X_train, data.y_train)
+    zero_shot = model.set_params(n_steps=0).score(data.X_test, data.y_test)
+    assert zero_shot < 0.2
+    assert model.set_params(n_steps=10).score(data.X_test, data.y_test) > 0.8
