@@ -29,10 +29,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
     Flow Matching Alignment [1]_: a velocity field is fitted by flow matching to paths that lead
-    from every support feature to the embedding of its own class. New features follow the field for
-    ``n_steps`` steps of a solver, and the class embedding with the largest cosine similarity to
-    where they arrive is the prediction. Zero steps are zero-shot classification, all steps the
-    whole flow; stopping early blends the two.
+    from every support feature to the embedding of its own class, by default in closed form. New
+    features follow the field for ``n_steps`` steps of a solver, and the class embedding with the
+    largest cosine similarity to where they arrive is the prediction. Zero steps are zero-shot
+    classification, all steps the whole flow; stopping early blends the two.
 
     Parameters
     ----------
@@ -40,9 +40,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Embeddings of the class names, in the same forms as the argument of :meth:`fit`, which
         wins. Given here they are safe under cross-validation. None takes the class means of X.
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
-        "gaussian" is the exact field of a Gaussian model of the support set, in closed form,
-        :class:`flowalign.fields.GaussianField`; "mlp" is the paper's, a residual network that is
-        trained, :class:`flowalign.fields.MLPField`.
+        "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
+        :class:`flowalign.fields.GaussianField`. Text and samples are balanced in ``fit`` by leaving
+        samples out. "mlp" is the paper's, a residual network modulated by time, which is trained:
+        :class:`flowalign.fields.MLPField`. It is slower by a factor of hundreds and mostly less
+        accurate, but makes no assumption.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -50,7 +52,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         would; see :func:`flowalign.spaces.alignment_score`.
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
-        coordinates; 0 is off. Recommended range: 0 to 1.
+        coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
     n_steps : int, default=5
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. Read when
         predicting, so that ``set_params(n_steps=...)`` acts without a new fit.
@@ -61,8 +63,12 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         "explicit_adams", "implicit_adams" a step is a step; "dopri5", "dopri8", "bosh3",
         "fehlberg2" and "adaptive_heun" choose their own steps up to the stop time. Read when
         predicting.
+    class_prior : {"uniform", "empirical"} or array-like of shape (C,), default="uniform"
+        Prior probabilities of the classes, for "gaussian" only. "empirical" takes the frequencies
+        in y, one added to each count, so that classes without samples stay possible; an array
+        follows `classes_`.
     n_blocks : int, default=2
-        Residual blocks of the network.
+        Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
         Width of the network. None takes the width of X, but at least 64 and at most 512.
     max_iter : int, default=100
@@ -81,9 +87,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seeds weights, batches, times and noise.
+        Seeds weights, batches, times and noise of "mlp". Nothing is random in "gaussian".
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar while "mlp" is trained.
 
     Attributes
     ----------
@@ -95,12 +101,12 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Whether the class embeddings were taken as they are.
     embedding_map_ : ProcrustesMap or None
         How they were mapped if not.
-    velocity_field_ : torch.nn.Module
-        The fitted field, called as ``velocity_field_(t, x)``; float32, on `device_`.
+    velocity_field_ : flowalign.fields.VelocityField
+        The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
     loss_curve_ : list of float
-        Mean training loss of each epoch.
+        Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
-        Epochs run.
+        Epochs run; 1 for a field in closed form.
     n_steps_, stop_time_ : int, float
         Steps that `predict` takes now, and the time at which they end.
     logit_scale_ : float
@@ -118,13 +124,18 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
 
     Notes
     -----
-    The paper's own recipe is ``FlowMatchingAligner(n_blocks=12, max_iter=200, batch_size=32,
-    learning_rate_init=2e-4, weight_decay=0.01, noise=0)``. The defaults are leaner.
+    The paper's own recipe is ``FlowMatchingAligner(velocity_field="mlp", n_blocks=12, max_iter=200,
+    batch_size=32, learning_rate_init=2e-4, weight_decay=0.01, noise=0)``. The defaults of the
+    network are leaner. ``docs/theory.rst`` derives the closed form.
 
-    Training runs in float32. Prediction runs in the dtype of X, float32 or float64, on the CPU and
+    The closed form is estimated in float64, the network trained in float32. Prediction runs in the dtype of X, float32 or float64, on the CPU and
     in float32 on other devices; 16-bit features become float32. With the fixed-grid solvers the
     result of a row does not depend on the rows beside it; adaptive ones choose their steps for a
     block of rows together, and agree up to their tolerance.
+
+    Without class embeddings, or where they are not in the space of the features, the closed form is
+    the exact minimiser of the flow matching loss under its model. In a joint space zero-shot
+    classification is added to the evidence, and the field is a design.
 
     There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
     repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
