@@ -128,10 +128,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     batch_size=32, learning_rate_init=2e-4, weight_decay=0.01, noise=0)``. The defaults of the
     network are leaner. ``docs/theory.rst`` derives the closed form.
 
-    The closed form is estimated in float64, the network trained in float32. Prediction runs in the dtype of X, float32 or float64, on the CPU and
-    in float32 on other devices; 16-bit features become float32. With the fixed-grid solvers the
-    result of a row does not depend on the rows beside it; adaptive ones choose their steps for a
-    block of rows together, and agree up to their tolerance.
+    The closed form is estimated in float64, the network trained in float32. Prediction runs in the
+    dtype of X, float32 or float64, on the CPU and in float32 on other devices; 16-bit features
+    become float32. With the fixed-grid solvers the result of a row does not depend on the rows
+    beside it; adaptive ones choose their steps for a block of rows together, and agree up to their
+    tolerance.
 
     Without class embeddings, or where they are not in the space of the features, the closed form is
     the exact minimiser of the flow matching loss under its model. In a joint space zero-shot

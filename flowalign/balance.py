@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from flowalign.class_model import Covariance, MeansPosterior, Support
+from flowalign.fields.gaussian import log_t_density
 from flowalign.spaces import cosine_similarities
 
 CLIP_SCALE = 100.0
@@ -50,14 +51,9 @@ def balance(
         return PRIOR_MEDIAN, 1.0
     rows = _spread_rows(codes, max(1, MAX_ENTRIES // support.n_classes))
     distances = leave_one_out_distances(X, codes, support, means, covariance, rows)
-    samples = log_density(distances, covariance.dof)
+    samples = log_t_density(distances, covariance.dof)
     text = CLIP_SCALE * cosine_similarities(X[rows], targets)
     return _calibrate(samples, text, log_prior, codes[rows])
-
-
-def log_density(distances: Tensor, dof: float) -> Tensor:
-    """Log-density of the multivariate t, up to a constant, at squared Mahalanobis distances."""
-    return torch.log1p(distances.clamp_min(0) / dof) * (-dof / 2)
 
 
 def leave_one_out_distances(

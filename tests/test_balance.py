@@ -5,12 +5,10 @@ import pytest
 import torch
 
 from flowalign.balance import (
-    CLIP_SCALE,
     PRIOR_MEDIAN,
     _calibrate,
     balance,
     leave_one_out_distances,
-    log_density,
 )
 from flowalign.class_model import Support, estimate_covariance, estimate_means
 
@@ -153,9 +151,3 @@ def test_many_rows_are_thinned_evenly(joint, monkeypatch):
     full = weights(X, codes, targets)
     monkeypatch.setattr("flowalign.balance.MAX_ENTRIES", 36 * 12)
     np.testing.assert_allclose(weights(X, codes, targets), full, rtol=0.5)
-
-
-def test_log_density_tends_to_the_gaussian():
-    distances = torch.tensor([0.0, 1.0, 30.0], dtype=torch.float64)
-    torch.testing.assert_close(log_density(distances, 1e9), -distances / 2)
-    assert CLIP_SCALE == 100

@@ -140,17 +140,21 @@ class GaussianField(VelocityField):
         whitened = m / width
         log_ratio = torch.addmm(-(whitened * m).sum(dim=1) / 2, z - middle, whitened.T)
         if self.config["dof"] is not None:
-            log_ratio = self._heavy_tailed(log_ratio, z - middle, width)
+            distances = ((z - middle).square() @ (1 / width))[:, None] - 2 * log_ratio
+            log_ratio = log_t_density(distances, self.config["dof"])
         if self.config["text_weight"]:
             cosines = directions(z) @ directions(self.targets).T
             log_ratio.add_(cosines, alpha=self.config["text_weight"])
         return (log_ratio + self.log_prior).softmax(dim=1)
 
-    def _heavy_tailed(self, log_ratio: Tensor, centred: Tensor, width: Tensor) -> Tensor:
-        """Log-density of the t distribution from the log-ratio of Gaussian densities."""
-        dof = self.config["dof"]
-        distance = (centred.square() @ (1 / width))[:, None] - 2 * log_ratio
-        return torch.log1p(distance.clamp_min(0) / dof) * (-dof / 2)
-
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]
+
+
+def log_t_density(distances: Tensor, dof: float) -> Tensor:
+    """Log-density of the multivariate t, up to a constant, at squared Mahalanobis distances.
+
+    The exponent is ``-dof / 2``: the predictive density of features whose covariance was estimated
+    with ``dof`` degrees of freedom. It tends to the Gaussian, ``-distances / 2``.
+    """
+    return torch.log1p(distances.clamp_min(0) / dof) * (-dof / 2)
