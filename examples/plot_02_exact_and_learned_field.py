@@ -5,7 +5,8 @@ Exact and learned fields
 On a toy in the plane the exact velocity field is known: three Gaussian classes, each travelling to
 its target. Beside it stand a network that saw a thousand samples a class, a network that saw eight,
 and the closed form estimated from the same eight. The script saves one figure, ``fields.png``, in
-the current directory, and prints how far each field is from the exact one.
+the current directory, and prints how far each field is from the exact one. It takes about a quarter
+of a minute.
 """
 
 import math
@@ -65,7 +66,7 @@ def network(support, max_iter):
     field.reset_parameters(torch.Generator().manual_seed(0))
     train(
         field, x0, targets, codes, noise=noise_std / path.rms(x0), max_iter=max_iter,
-        batch_size=32, learning_rate_init=3e-3, weight_decay=0.01, seed=0,
+        batch_size=64, learning_rate_init=3e-3, weight_decay=0.01, seed=0,
     )  # fmt: skip
     return field
 
@@ -81,8 +82,8 @@ def closed_form(support):
 
 fields = {
     "exact": exact,
-    "network, 1000 samples a class": network(many, max_iter=20),
-    "network, 8 samples a class": network(few, max_iter=600),
+    "network, 1000 samples a class": network(many, max_iter=15),
+    "network, 8 samples a class": network(few, max_iter=400),
     "closed form, 8 samples a class": closed_form(few),
 }
 

@@ -38,7 +38,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     ----------
     class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
         Embeddings of the class names, in the same forms as the argument of :meth:`fit`, which
-        wins. Given here they are safe under cross-validation. None takes the class means of X.
+        wins; rows of an array follow ``np.unique(y)``. Given here they are safe under
+        cross-validation. None takes the class means of X.
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
         "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
         :class:`flowalign.fields.GaussianField`. Text and samples are balanced in ``fit`` by leaving
@@ -57,16 +58,18 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. Read when
         predicting, so that ``set_params(n_steps=...)`` acts without a new fit.
     step_size : float, default=0.1
-        Length of a step; the flow ends at time 1. Read when predicting.
+        Length of a step; the flow ends at time 1, so ``n_steps * step_size`` is at most 1. Read
+        when predicting.
     solver : str, default="euler"
         One of torchdiffeq's methods. With "euler", "midpoint", "heun2", "heun3", "rk4",
-        "explicit_adams", "implicit_adams" a step is a step; "dopri5", "dopri8", "bosh3",
-        "fehlberg2" and "adaptive_heun" choose their own steps up to the stop time. Read when
-        predicting.
-    class_prior : {"uniform", "empirical"} or array-like of shape (C,), default="uniform"
+        "explicit_adams", "implicit_adams", "fixed_adams" a step is a step; "dopri5", "dopri8",
+        "bosh3", "fehlberg2" and "adaptive_heun" choose their own steps up to the stop time. Read
+        when predicting.
+    class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
         Prior probabilities of the classes, for "gaussian" only. "empirical" takes the frequencies
-        in y, one added to each count, so that classes without samples stay possible; an array
-        follows `classes_`.
+        in y, one added to each count, so that classes without samples stay possible. Given ones
+        are positive and sum to 1; those of a dict or a Series go by label, those of an array
+        follow `classes_`.
     n_blocks : int, default=2
         Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
@@ -80,10 +83,13 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     weight_decay : float, default=0.01
         Of AdamW.
     normalize : bool, default=True
-        Whether rows of X and class embeddings are scaled to length 1 on entry, as in CLIP.
+        Whether rows of X and class embeddings are scaled to length 1 on entry, as in CLIP. Settled
+        by ``fit``.
     logit_scale : float, default=100.0
         Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`. Does not change
-        :meth:`predict`. Read when predicting.
+        :meth:`predict`. The default is CLIP's and makes probabilities overconfident, late in the
+        flow grossly so; where they matter lower it, or use ``CalibratedClassifierCV``. Read when
+        predicting.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
@@ -244,7 +250,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
             targets, joint, embedding_map = spaces.place_targets(E, X, codes, self.joint)
-        field, loss_curve = self._fit_field(X, codes, targets, E, joint, device)
+        counts = np.bincount(codes, minlength=len(classes))
+        prior = validation.class_probabilities(self.class_prior, classes, counts)
+        field, loss_curve = self._fit_field(X, codes, targets, E, joint, prior, device)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
@@ -255,6 +263,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self.loss_curve_ = loss_curve
         self.n_iter_ = max(1, len(loss_curve))
         self.device_ = str(device)
+        self._normalize = bool(self.normalize)
         return self
 
     def _fit_field(
@@ -264,6 +273,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         targets: NDArray[Any],
         E: NDArray[Any] | None,
         joint: bool,
+        prior: NDArray[Any],
         device: torch.device,
     ) -> tuple[VelocityField, list[float]]:
         """Return the fitted field on its device, and the loss curve of its training."""
@@ -278,8 +288,6 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
 
         paths = tensor(X), tensor(targets), torch.tensor(codes, device=place)
         if closed_form:
-            counts = np.bincount(codes, minlength=len(targets))
-            prior = validation.class_probabilities(self.class_prior, counts)
             gaussian = fit_gaussian_field(
                 *paths,
                 embeddings=None if E is None else tensor(E),
@@ -313,4 +321,4 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         validation.label_values(labels, "y")
         # On the classes alone, thrice: of few samples each it would warn that they are too many.
         check_classification_targets(np.repeat(np.unique(labels), 3))
-        return self._normalized(features, X), labels
+        return self._normalized(features, X, self.normalize), labels

@@ -275,11 +275,17 @@ def _from_rows(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbed
 def _check_labels(table: ClassEmbeddings, y: NDArray[Any]) -> None:
     known = set(table.classes.tolist())
     unknown = [label for label in np.unique(y).tolist() if label not in known]
-    if unknown:
-        raise ValueError(
-            f"y has labels that class_embeddings lacks: {shorten(unknown)}; it has "
-            f"{shorten(table.classes.tolist())}. If y was turned into integer codes on the way, as "
-            "stacking, voting, bagging, CalibratedClassifierCV and cross_val_predict("
-            "method='predict_proba') do, hand on class_embeddings.relabel(LabelEncoder().fit(y)) "
-            "in place of class_embeddings."
+    if not unknown:
+        return
+    message = (
+        f"y has labels that class_embeddings lacks: {shorten(unknown)}; it has "
+        f"{shorten(table.classes.tolist())}."
+    )
+    if set(unknown) <= set(range(len(known))):
+        message += (
+            " These look like the integer codes of labels that stacking, voting, bagging, "
+            "cross_val_predict(method='predict_proba') and some settings of CalibratedClassifierCV "
+            "hand on. Give them class_embeddings.relabel(LabelEncoder().fit(labels)), labels as "
+            "they were, in place of class_embeddings."
         )
+    raise ValueError(message)

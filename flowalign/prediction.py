@@ -33,7 +33,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         n_steps: int
         step_size: float
         solver: str
-        normalize: bool
+        _normalize: bool
         logit_scale: float
         classes_: NDArray[Any]
         class_embeddings_: NDArray[Any]
@@ -77,7 +77,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Softmax of the scaled cosine similarities.
+        """Softmax of the scaled cosine similarities; not calibrated, see `logit_scale`.
 
         Parameters
         ----------
@@ -209,10 +209,10 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         validation.check_solver_parameters(self.get_params(deep=False))
         X = validation.as_numpy(X)
         features = validate_data(self, X, reset=False, dtype=validation.float_dtypes(X))
-        return self._normalized(features, X)
+        return self._normalized(features, X, self._normalize)
 
-    def _normalized(self, features: NDArray[Any], X: Any) -> NDArray[Any]:
-        if not self.normalize:
+    def _normalized(self, features: NDArray[Any], X: Any, normalize: bool) -> NDArray[Any]:
+        if not normalize:
             return features
         return spaces.unit_rows(features, "X", zeros_allowed=validation.holds_integers(X))
 

@@ -54,25 +54,35 @@ def check_solver_parameters(params: dict[str, Any]) -> None:
         )
 
 
-def class_probabilities(class_prior: Any, counts: NDArray[Any]) -> NDArray[Any]:
-    """Prior probabilities of the classes, (C,), from `class_prior` and the samples of each."""
-    n_classes = len(counts)
+def class_probabilities(
+    class_prior: Any, classes: NDArray[Any], counts: NDArray[Any]
+) -> NDArray[Any]:
+    """Prior probabilities of `classes`, (C,), from `class_prior` and the samples of each."""
+    n_classes = len(classes)
     if isinstance(class_prior, str) and class_prior == "uniform":
         return np.full(n_classes, 1 / n_classes)
     if isinstance(class_prior, str):
         # One sample more for each class: one without samples must stay possible.
         return (counts + 1) / (counts.sum() + n_classes)
+    if hasattr(class_prior, "keys"):  # a dict, or a Series with its index
+        given = {label: class_prior[label] for label in class_prior.keys()}  # noqa: SIM118
+        if set(given) != set(classes.tolist()):
+            raise ValueError(
+                f"class_prior must have the labels {shorten(classes.tolist())} as keys, got "
+                f"{shorten(given)}."
+            )
+        class_prior = [given[label] for label in classes.tolist()]
     try:
         prior = np.asarray(as_numpy(class_prior), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            "class_prior must be 'uniform', 'empirical' or an array of probabilities, got "
-            f"{class_prior!r}."
+            "class_prior must be 'uniform', 'empirical', or probabilities as an array or a dict; "
+            f"got {class_prior!r}."
         ) from error
     if prior.shape != (n_classes,):
         raise ValueError(
             f"class_prior must have one probability for each of the {n_classes} classes, in the "
-            f"order of classes_; got shape {prior.shape}."
+            f"order of classes_, or be 'uniform' or 'empirical'; got {class_prior!r}."
         )
     if not (np.isfinite(prior).all() and (prior > 0).all() and np.isclose(prior.sum(), 1)):
         raise ValueError(
@@ -172,7 +182,11 @@ def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
         if array.dtype != np.float32:
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers in rows of one common width.") from error
+        raise ValueError(
+            f"{name} must be embeddings, numbers in rows of one common width; got "
+            f"{shorten([vectors])[:60]}. Labels belong in the keys of a dict, in the index of a "
+            "DataFrame, or beside the rows: ClassEmbeddings(labels, vectors)."
+        ) from error
     if array.ndim != 2 or array.size == 0:
         raise ValueError(
             f"{name} must be 2-D, one embedding per row, and not empty; got shape {array.shape}."

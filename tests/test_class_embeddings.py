@@ -139,8 +139,8 @@ def test_repr_of_a_large_table_is_short_and_quick():
         (np.array(["a", None]), [[1.0], [2.0]], ValueError, "1 missing labels"),
         (["a", "b"], [[1.0], [np.nan]], ValueError, "NaN or infinity in rows 1"),
         (["a", "b"], [1.0, 2.0], ValueError, "vectors must be 2-D"),
-        (["a", "b"], [[1.0, 2.0], [1.0]], ValueError, "vectors must be numbers"),
-        (["a", "b"], [["x"], ["y"]], ValueError, "vectors must be numbers"),
+        (["a", "b"], [[1.0, 2.0], [1.0]], ValueError, "vectors must be embeddings, numbers"),
+        (["a", "b"], [["x"], ["y"]], ValueError, "vectors must be embeddings, numbers"),
     ],
 )
 def test_bad_tables(labels, vectors, error, message):

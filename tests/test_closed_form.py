@@ -1,6 +1,7 @@
 """The Gaussian field as fitted: against discriminant analysis, priors, text and units."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -92,6 +93,16 @@ def test_class_prior_moves_predictions():
         shares[str(prior)] = np.mean(model.fit(X[kept], codes[kept]).predict(X_test) == 0)
     assert shares["uniform"] == shares["[0.5, 0.5]"]
     assert shares["[0.01, 0.99]"] < shares["uniform"] < shares["empirical"]
+
+
+def test_class_prior_by_label():
+    X, codes = gaussian_classes(n_shots=5, n_classes=3)
+    y = np.array(["b", "a", "c"])[codes]
+    priors = [{"c": 0.7, "a": 0.1, "b": 0.2}, pd.Series([0.7, 0.1, 0.2], index=["c", "a", "b"])]
+    by_label = [FlowMatchingAligner(class_prior=prior).fit(X, y) for prior in priors]
+    by_position = FlowMatchingAligner(class_prior=[0.1, 0.2, 0.7]).fit(X, y)
+    for model in by_label:
+        np.testing.assert_array_equal(model.transform(X), by_position.transform(X))
 
 
 @pytest.mark.parametrize("class_prior", ["uniform", "empirical"])

@@ -169,7 +169,7 @@ def test_one_class_is_carried_to_its_embedding():
     end = np.broadcast_to(model.targets, x.shape)
     np.testing.assert_allclose(flow(model.field(), x), end, atol=1e-9)
     # With noise the width of the class at the end is that of S(1 - T_MIN), and then moves on.
-    noisy = flow(model.field(noise_std=0.3), x, 1000, 1e-3, "rk4")
+    noisy = flow(model.field(noise_std=0.3), x, 100, 0.01, "rk4")
     np.testing.assert_allclose(noisy, end, atol=0.3)
     assert np.sqrt(np.square(noisy - end).mean()) < 0.05
 
@@ -178,7 +178,7 @@ def test_one_class_is_carried_to_its_embedding():
 def test_separated_classes_are_carried_to_their_own_embeddings(noise_std):
     model = Model(20, separation=8.0, noise_std=noise_std)
     codes, x = model.sample(200)
-    end = flow(model.field(), x, 500, 0.002)
+    end = flow(model.field(), x, 100, 0.01)
     distances = np.linalg.norm(end[:, None] - model.targets, axis=2)
     assert (distances.argmin(axis=1) == codes).all()
     assert distances.min(axis=1).max() < 0.5
@@ -188,7 +188,7 @@ def test_classes_that_coincide_end_at_their_embeddings_in_proportion():
     model = Model(2, n_classes=2, prior=[0.3, 0.7])
     model.means[1] = model.means[0]
     x = model.sample(4000)[1]
-    end = flow(model.field(), x, 1000, 1e-3)
+    end = flow(model.field(), x, 200, 0.005)
     distances = np.linalg.norm(end[:, None] - model.targets, axis=2)
     assert np.mean(distances.min(axis=1) < 0.05) > 0.98  # not between them
     share = np.mean(distances.argmin(axis=1) == 0)
@@ -200,9 +200,9 @@ def test_classes_that_coincide_end_at_their_embeddings_in_proportion():
 def test_the_flow_carries_the_features_along_the_path(noise_std, t):
     """Features moved by the field have the distribution of the path: two moments and a tail."""
     model = Model(3, noise_std=noise_std)
-    x = model.sample(60_000, seed=3)[1]
-    moved = flow(model.field(), x, 10, t / 10, "rk4")
-    expected = model.path(t, n=60_000, seed=4)[0].numpy()
+    x = model.sample(40_000, seed=3)[1]
+    moved = flow(model.field(), x, 8, t / 8, "rk4")
+    expected = model.path(t, n=40_000, seed=4)[0].numpy()
     scale = expected.std(axis=0)
     np.testing.assert_allclose(moved.mean(axis=0), expected.mean(axis=0), atol=0.03 * scale.max())
     np.testing.assert_allclose(np.cov(moved.T), np.cov(expected.T), atol=0.05 * scale.max() ** 2)
@@ -222,11 +222,11 @@ def test_small_euler_steps_agree_with_an_adaptive_solver(noise_std):
     adaptive = ode.integrate(field, x, ode.grid(19, 0.05), "dopri5")
     assert (x - adaptive[-1]).norm(dim=1).median() > 1  # something moved
     errors = []
-    for steps in (1000, 2000):
+    for steps in (500, 1000):
         euler = ode.integrate(field, x, ode.grid(95 * steps // 100, 1 / steps), "euler")
         errors.append((euler[:: steps // 20] - adaptive).abs().amax(dim=(0, 2)))
-    assert errors[0].median() < 1e-3
-    assert errors[0].max() < 0.1  # rows that pass between two classes
+    assert errors[1].median() < 1e-3
+    assert errors[1].max() < 0.1  # rows that pass between two classes
     assert 0.45 < errors[1].median() / errors[0].median() < 0.55  # of first order
 
 

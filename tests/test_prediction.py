@@ -128,6 +128,11 @@ def test_normalised_rows_have_no_scale(scale, model, X):
     np.testing.assert_allclose(model.transform(scale * X), model.transform(X), rtol=1e-9)
 
 
+def test_normalisation_is_settled_by_the_fit(model, X):
+    expected = model.transform(3 * X)
+    np.testing.assert_array_equal(model.set_params(normalize=False).transform(3 * X), expected)
+
+
 def test_without_normalisation_length_means_something(data, velocity_field):
     model = FlowMatchingAligner(
         velocity_field=velocity_field, normalize=False, max_iter=5, n_blocks=1, random_state=0
