@@ -44,8 +44,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
         :class:`flowalign.fields.GaussianField`. Text and samples are balanced in ``fit`` by leaving
         samples out. "mlp" is the paper's, a residual network modulated by time, which is trained:
-        :class:`flowalign.fields.MLPField`. It is slower by a factor of hundreds and mostly less
-        accurate, but makes no assumption.
+        :class:`flowalign.fields.MLPField`. It takes a hundred times as long and is mostly less
+        accurate, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -54,6 +54,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
         coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
+        Centre features whose common part is many times their spread, or set it to 0: relative to
+        all of a feature, noise would be wider than their classes.
     n_steps : int, default=5
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. Read when
         predicting, so that ``set_params(n_steps=...)`` acts without a new fit.

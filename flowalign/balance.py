@@ -31,7 +31,7 @@ PRIOR_MEDIAN = 0.02
 much. That of :math:`\\tau` is 1, zero-shot as it is. Both priors are log-normal with a deviation
 of 1."""
 
-MAX_ENTRIES = 2**22  # rows times classes that the calibration looks at
+MAX_ENTRIES = 2**22  # of an array of rows by classes or by features, in the calibration
 
 
 def balance(
@@ -49,7 +49,7 @@ def balance(
     """
     if len(support.sampled) < 2:
         return PRIOR_MEDIAN, 1.0
-    rows = _spread_rows(codes, max(1, MAX_ENTRIES // support.n_classes))
+    rows = _spread_rows(codes, max(1, MAX_ENTRIES // max(support.n_classes, X.shape[1])))
     distances = leave_one_out_distances(X, codes, support, means, covariance, rows)
     samples = log_t_density(distances, covariance.dof)
     text = CLIP_SCALE * cosine_similarities(X[rows], targets)
@@ -78,7 +78,8 @@ def leave_one_out_distances(
     where :math:`\rho_i = x_i - M_y` and :math:`\alpha_i = n_y / (n_y - 1)`; for the only sample of
     its class :math:`\rho_i = r` and :math:`\alpha_i = s / (1 - P_{yy})`, s the share of such
     classes. The inverse follows by Sherman and Morrison, so that all costs products of shapes
-    (n, d) x (d, C).
+    (n, d) x (d, C). In a set with both kinds of classes a sample of a larger one leaves the single
+    samples' share of the scatter as it is, an approximation.
 
     Parameters
     ----------
@@ -113,8 +114,7 @@ def leave_one_out_distances(
     across = torch.where(alone[:, None], along + shift * length, across)
     square = torch.where(alone, length[:, 0], square)
     alpha = torch.where(alone, covariance.single_share / remaining, alpha) / covariance.dof
-    # The floor is only met where rounding has eaten a direction that a sample spans alone.
-    downdate = alpha / (1 - alpha * square).clamp_min(1e-6)
+    downdate = alpha / (1 - alpha * square)  # the ridge keeps alpha * square below 1
     return distances + downdate[:, None] * across.square()
 
 
@@ -136,8 +136,9 @@ def _calibrate(samples: Tensor, text: Tensor, log_prior: Tensor, y: Tensor) -> t
 
 
 def _spread_rows(codes: Tensor, most: int) -> Tensor:
-    """Rows of at most ``most`` samples, spread evenly over the classes."""
+    """Rows of at most ``most`` samples, as evenly over the classes as they allow."""
     order = torch.argsort(codes, stable=True)
-    if len(codes) <= most:
-        return order
-    return order[torch.linspace(0, len(codes) - 1, most, dtype=torch.float64).long()]
+    counts = codes.bincount()
+    first = counts.cumsum(0) - counts
+    turn = torch.arange(len(codes), device=codes.device) - first[codes[order]]  # within its class
+    return order[torch.argsort(turn, stable=True)[:most]]

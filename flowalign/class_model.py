@@ -49,7 +49,8 @@ class Support:
     within : float or None
         Variance of a sample within its class, summed over coordinates; None if no class has two.
     mean_square : float
-        Of all coordinates of all features: what a variance is compared with.
+        Mean square of the coordinates, of centred features where these vary: what a variance is
+        compared with. Never 0.
     """
 
     n: int
@@ -70,7 +71,8 @@ class Support:
         means = sums / counts[:, None]
         repeats = len(X) - len(sampled)
         within = float((X - means[rows]).square().sum()) / repeats if repeats else None
-        mean_square = float(X.square().mean()) or 1.0
+        variance = float((X - X.mean(dim=0)).square().mean())
+        mean_square = variance or float(X.square().mean()) or 1.0
         return cls(len(X), n_classes, sampled, counts, rows, means, within, mean_square)
 
     def deviations(self, X: Tensor) -> Tensor:
@@ -156,7 +158,8 @@ def _spreads(G: Tensor, support: Support) -> tuple[float, float]:
 
     In the eigenvectors of :math:`G` (but for the constant one, which the common mean takes up) the
     sample means are independent with variances :math:`v_j = a g_j + b + \overline{1 / n_c}` times
-    the variance within classes.
+    the variance within classes: exactly so for equal counts and a covariance that is the same in
+    all directions, and near enough otherwise.
     """
     n_classes, within = len(support.counts), support.within
     negligible = NEGLIGIBLE * support.mean_square * support.means.shape[1]
@@ -174,7 +177,8 @@ def _spreads(G: Tensor, support: Support) -> tuple[float, float]:
         loss = v.log().sum(dim=1) + len(g) * scale.log()
         return float(text_grid[loss.argmin()]), RESIDUAL_SPREAD
     if within <= negligible:
-        return 0.0, float(grid[-1])  # samples of a class are equal: their means are known
+        # Samples of a class are equal. Their means are known, to a tenth of what separates them.
+        return float(text_grid[-1]), float(grid[-1])
     v = text_grid[:, None, None] * g + grid[:, None] + (1 / support.counts).mean()
     loss = (v.log() + squares / (within * v)).sum(dim=2)
     a, b = divmod(int(loss.argmin()), len(grid))
@@ -192,7 +196,7 @@ class Covariance:
     variances : Tensor of shape (d,)
         Eigenvalues, all positive.
     dof : int
-        Samples behind it: the n - 1 of the support set and d of the prior.
+        Samples and pseudo-samples behind it, n - 1 + d: what scatter was divided by.
     single_share : float
         Share of classes with a single sample, which have no scatter of their own.
     """
@@ -203,17 +207,15 @@ class Covariance:
     single_share: float
 
 
-def estimate_covariance(
-    support: Support, X: Tensor, means: MeansPosterior, smallest: float
-) -> Covariance:
+def estimate_covariance(support: Support, X: Tensor, means: MeansPosterior) -> Covariance:
     r"""Shrunk covariance within classes.
 
     .. math:: \Sigma = \frac{W + \mathrm{tr}(W) / (n - 1) I}{n - 1 + d}
 
-    with :math:`W` the scatter (a sum) around the class means: the posterior mean under d
-    pseudo-samples of equal variance in all directions, which is
-    ``sklearn.covariance.shrunk_covariance(W / (n - 1), d / (n - 1 + d))``, the estimator of
-    GDA-CLIP [1]_.
+    with :math:`W` the scatter (a sum) around the class means. This is
+    ``sklearn.covariance.shrunk_covariance(W / (n - 1), d / (n - 1 + d))``, d pseudo-samples of
+    equal variance in all directions, and the estimator of GDA-CLIP [1]_ but for a factor. It is
+    small by about (n - S) / (n - 1), since W has lost S means; only ratios matter to the argmax.
 
     A class with a single sample has no scatter. In the share of such classes the scatter between
     the sample means stands in for it, less what the process of the means explains: features vary
@@ -224,8 +226,6 @@ def estimate_covariance(
     support : Support
     X : Tensor of shape (n, d)
     means : MeansPosterior
-    smallest : float
-        Eigenvalues are raised to at least this.
 
     References
     ----------
@@ -245,8 +245,7 @@ def estimate_covariance(
     dof = freedom + d
     ridge = max(float(rows.square().sum()) / freedom, NEGLIGIBLE * support.mean_square * dof)
     basis, scatter = _eigenbasis(rows)
-    variances = ((scatter + ridge) / dof).clamp_min(smallest)
-    return Covariance(basis, variances, dof, share)
+    return Covariance(basis, (scatter + ridge) / dof, dof, share)
 
 
 def _eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:

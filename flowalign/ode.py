@@ -6,7 +6,6 @@ wrong tool: torchdiffeq reduces them over the batch, so that the first row would
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,6 +51,8 @@ def integrate(
     x: Tensor,
     times: Sequence[float],
     method: str = "euler",
+    *,
+    singular_end: bool = False,
 ) -> Tensor:
     """Solve dx/dt = velocity(t, x) from ``x`` at ``times[0]``.
 
@@ -66,6 +67,10 @@ def integrate(
         adaptive one steps on all of them, so that it never looks beyond the last.
     method : str
         One of :data:`SOLVERS`.
+    singular_end : bool
+        Whether the velocity grows without bound towards time 1. Then no stage of a fixed step asks
+        for it beyond the middle of a step that ends there: Heun's or Runge's last stage would
+        multiply the state by the length of the step over the distance from the end.
 
     Returns
     -------
@@ -80,12 +85,15 @@ def integrate(
     t = torch.tensor(times, dtype=torch.float64 if wide else x.dtype, device=x.device)
     options: dict[str, Any] | None = None
     rtol = RTOL
+    if singular_end and not adaptive:
+        velocity = _until(velocity, 1 - (times[-1] - times[-2]) / 2)
     if adaptive:
         options = {"dtype": t.dtype, "step_t": t[1:]}
     elif method.endswith("adams"):
         # The implicit method repeats its corrector until the whole batch agrees to rtol. Asked for
-        # nothing it corrects once, which has the same order and lets no row wait for another.
-        options, rtol = {"max_order": ADAMS_ORDER}, math.inf
+        # hardly anything it corrects once, which has the same order and lets no row wait for
+        # another. (Not infinity: times a velocity of zero that is not a number.)
+        options, rtol = {"max_order": ADAMS_ORDER}, 1e30
     try:
         return torchdiffeq.odeint(
             velocity, x, t, method=method, rtol=rtol, atol=ATOL, options=options
@@ -95,3 +103,9 @@ def integrate(
             f"solver={method!r} could not follow the flow ({error}); use a fixed-grid solver "
             f"({', '.join(FIXED_GRID_SOLVERS)})."
         ) from error
+
+
+def _until(
+    velocity: Callable[[Tensor, Tensor], Tensor], latest: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda t, x: velocity(t.clamp(max=latest), x)

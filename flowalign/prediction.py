@@ -225,12 +225,18 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         field = self.velocity_field_
         if self._tensor(X[:1]).dtype == torch.float64:
             field = copy.deepcopy(field).double()
-        width = max(X.shape[1], len(self.classes_), field.width)
+        width = max(len(self.classes_), field.width)
         rows = max(1, BLOCK_BYTES // (width * X.dtype.itemsize))
         times = ode.grid(n_steps, self.step_size)
         for start in range(0, len(X), rows):
             block = self._tensor(X[start : start + rows])
-            states = ode.integrate(field.velocity, field.encode(block), times, self.solver)
+            states = ode.integrate(
+                field.velocity,
+                field.encode(block),
+                times,
+                self.solver,
+                singular_end=field.singular_end,
+            )
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from flowalign.balance import (
     PRIOR_MEDIAN,
     _calibrate,
+    _spread_rows,
     balance,
     leave_one_out_distances,
 )
@@ -24,7 +27,7 @@ def fitted(counts, d=6, seed=0):
     codes = torch.from_numpy(codes)
     support = Support.of(X, codes, len(counts))
     means = estimate_means(support, E)
-    return X, codes, E, support, means, estimate_covariance(support, X, means, 0.0)
+    return X, codes, E, support, means, estimate_covariance(support, X, means)
 
 
 def refitted_distances(X, codes, E, support, means, covariance, i):
@@ -103,13 +106,40 @@ def test_calibration_recovers_the_weights_that_made_the_labels():
     assert tau == pytest.approx(0.6, rel=0.05)
 
 
+def test_the_balance_is_the_stated_maximum(joint):
+    """Against a plain minimisation of the penalised loss of the left-out samples."""
+    X, codes, targets = joint
+    noisy = X + 0.3 * np.random.default_rng(0).normal(size=X.shape)
+    prior = np.random.default_rng(1).dirichlet(np.full(12, 3.0))
+    found = weights(noisy, codes, targets, torch.tensor(prior).log())
+    X, y, E = torch.from_numpy(noisy), torch.from_numpy(codes), torch.from_numpy(targets)
+    support = Support.of(X, y, 12)
+    means = estimate_means(support, E)
+    model = (X, y, E, support, means, estimate_covariance(support, X, means))
+    distances = np.stack([refitted_distances(*model, i) for i in range(len(X))])
+    tail = len(X) - 1 + X.shape[1]
+    samples = -tail / 2 * np.log1p(distances / tail)
+    text = 100 * noisy @ targets.T / np.linalg.norm(noisy, axis=1, keepdims=True)
+
+    def loss(log_weights):
+        beta, tau = PRIOR_MEDIAN * np.exp(log_weights[0]), np.exp(log_weights[1])
+        scores = beta * samples + tau * text + np.log(prior)
+        log_p = scores - logsumexp(scores, axis=1, keepdims=True)
+        return -log_p[np.arange(len(y)), codes].sum() + np.square(log_weights).sum() / 2
+
+    best = minimize(loss, [0.5, -0.5], method="Nelder-Mead", options={"fatol": 1e-9}).x
+    expected = PRIOR_MEDIAN * np.exp(best[0]), np.exp(best[1])
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+    assert abs(np.log(found[1])) > 0.1  # not where the search starts
+
+
 def weights(X, codes, targets, log_prior=None):
     C = len(targets)
     X, targets = torch.from_numpy(X), torch.from_numpy(targets)
     codes = torch.from_numpy(codes)
     support = Support.of(X, codes, C)
     means = estimate_means(support, targets)
-    covariance = estimate_covariance(support, X, means, 0.0)
+    covariance = estimate_covariance(support, X, means)
     log_prior = torch.zeros(C, dtype=X.dtype) if log_prior is None else log_prior
     return balance(X, codes, targets, support, means, covariance, log_prior)
 
@@ -146,8 +176,10 @@ def test_one_sampled_class_leaves_the_medians():
     assert weights(X, np.zeros(4, dtype=int), np.eye(3)) == (PRIOR_MEDIAN, 1.0)
 
 
-def test_many_rows_are_thinned_evenly(joint, monkeypatch):
-    X, codes, targets = joint
-    full = weights(X, codes, targets)
-    monkeypatch.setattr("flowalign.balance.MAX_ENTRIES", 36 * 12)
-    np.testing.assert_allclose(weights(X, codes, targets), full, rtol=0.5)
+def test_many_rows_are_thinned_evenly():
+    codes = torch.tensor([0] * 100 + [1] * 10 + [2] * 10 + [3])
+    codes = codes[torch.randperm(121, generator=torch.Generator().manual_seed(0))]
+    rows = _spread_rows(codes, 40)
+    assert len(rows.unique()) == 40
+    assert codes[rows].bincount().tolist() == [19, 10, 10, 1]
+    assert len(_spread_rows(codes, 500).unique()) == 121

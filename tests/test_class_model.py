@@ -26,9 +26,9 @@ def make(counts, d=6, e=5, seed=0, spread=1.0):
     return X + 2.0, codes, E
 
 
-def covariance_of(X, codes, E, smallest=0.0):
+def covariance_of(X, codes, E):
     support = support_of(X, codes, len(E))
-    found = estimate_covariance(support, tensor(X), estimate_means(support, tensor(E)), smallest)
+    found = estimate_covariance(support, tensor(X), estimate_means(support, tensor(E)))
     return found, (found.basis * found.variances @ found.basis.T).numpy()
 
 
@@ -46,14 +46,6 @@ def test_covariance_is_scikit_learns_shrunk_one(counts, d):
     np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(d), atol=1e-7)
     assert found.dof == n - 1 + d
     assert found.single_share == 0
-
-
-def test_variances_are_raised_to_the_smallest_allowed():
-    X, codes, E = make([9, 5, 7])
-    free, _ = covariance_of(X, codes, E)
-    bound = float(free.variances.median())
-    raised, _ = covariance_of(X, codes, E, smallest=bound)
-    torch.testing.assert_close(raised.variances, free.variances.clamp_min(bound))
 
 
 def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves():
@@ -133,6 +125,18 @@ def test_spreads_are_recovered(a, b):
     assert found.residual_spread == pytest.approx(b, rel=0.45)
 
 
+def test_one_sample_a_class_shows_the_spread_of_the_text():
+    X, codes, E, _ = simulate(2.0, RESIDUAL_SPREAD, n_shots=1)
+    found = estimate_means(support_of(X, codes, len(E)), tensor(E))
+    assert found.text_spread == pytest.approx(2.0, rel=0.45)
+
+
+def test_equal_samples_of_a_class_are_its_mean():
+    X = np.repeat(np.random.default_rng(0).normal(size=(4, 5)), 3, axis=0)
+    found = estimate_means(support_of(X, np.repeat(range(4), 3), 4), tensor(np.eye(4)))
+    np.testing.assert_allclose(found.means, X[::3], atol=0.1 * np.ptp(X))
+
+
 def test_text_that_says_nothing_is_left_out():
     X, codes, E, _ = simulate(0.0, 0.5)
     assert estimate_means(support_of(X, codes, len(E)), tensor(E)).text_spread < 0.02
@@ -183,7 +187,7 @@ def test_units_and_row_order_do_not_matter():
 def test_corner_cases_are_finite(X, codes, E):
     support = support_of(X, codes, 3)
     means = estimate_means(support, None if E is None else tensor(E))
-    covariance = estimate_covariance(support, tensor(X), means, 0.0)
+    covariance = estimate_covariance(support, tensor(X), means)
     for values in (means.means, means.covariance, covariance.variances, covariance.basis):
         assert values.isfinite().all()
     assert (covariance.variances > 0).all()

@@ -7,6 +7,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign.balance import balance
+from flowalign.class_model import Support, estimate_covariance, estimate_means
 from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
 
 ZERO = torch.tensor(0.0)
@@ -54,10 +56,10 @@ def test_it_is_the_minimiser_unless_there_is_text_in_the_same_space():
     E = np.random.default_rng(2).normal(size=(4, 5))
     for field in (fit(X, codes, E), fit(X, codes, E, embeddings=E), fit(X, codes, E, joint=True)):
         assert field.config["text_weight"] == 0
-        assert field.config["dof"] is None
+        assert field.config["tail"] is None
     design = fit(X, codes, E, embeddings=E, joint=True)
     assert design.config["text_weight"] > 0
-    assert design.config["dof"] == 24 - 1 + 5
+    assert design.config["tail"] == 24 - 1 + 5
     assert {w.dtype for w in design.state_dict().values()} == {torch.float32}
 
 
@@ -65,10 +67,25 @@ def test_noise_bounds_the_variances():
     X, codes = gaussian_classes()
     X[:, 0] *= 1e-4
     r = np.sqrt(np.square(X).mean())
-    quiet, noisy = (fit(X, codes, np.eye(4, 5), noise=noise).variances for noise in (0, 0.5))
-    bound = (0.5 * r) ** 2 / MAX_NOISE_RATIO
+    quiet, noisy = (fit(X, codes, np.eye(4, 5), noise=noise).variances for noise in (0, 0.2))
+    bound = (0.2 * r) ** 2 / MAX_NOISE_RATIO
     assert quiet.min() < bound
     torch.testing.assert_close(noisy, quiet.clamp_min(bound))
+
+
+def test_priors_and_text_are_weighed_by_the_balance():
+    X, codes = gaussian_classes(n_shots=6)
+    E = np.random.default_rng(2).normal(size=(4, 5))
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    field = fit(X, codes, E, embeddings=E, joint=True, prior=prior)
+    X, E, codes = torch.tensor(X), torch.tensor(E), torch.tensor(codes)
+    support = Support.of(X, codes, 4)
+    means = estimate_means(support, E)
+    covariance = estimate_covariance(support, X, means)
+    log_prior = torch.tensor(prior).log()
+    beta, tau = balance(X, codes, E, support, means, covariance, log_prior)
+    assert field.config["text_weight"] == pytest.approx(100 * tau / beta)
+    torch.testing.assert_close(field.log_prior, (log_prior / beta).float())
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -116,8 +133,8 @@ def test_a_class_without_samples_is_found_by_its_name(data, class_prior):
         assert model.joint_ == (table is data.class_embeddings)
         predicted = model.predict(data.X_test)
         assert np.isfinite(model.predict_proba(data.X_test)).all()
-        if model.joint_:
-            assert np.mean(predicted[of_that_class] == data.class_names[2]) > 0.5
+        found = np.mean(predicted[of_that_class] == data.class_names[2])
+        assert found > (0.5 if model.joint_ else 0.2)
         assert np.mean(predicted[~of_that_class] == data.y_test[~of_that_class]) > 0.7
 
 

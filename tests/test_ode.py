@@ -104,3 +104,25 @@ def test_a_row_is_solved_as_if_alone(method):
 def test_an_adaptive_solver_that_fails_is_a_value_error():
     with pytest.raises(ValueError, match="solver='dopri5'"):
         ode.integrate(lambda t, x: x * torch.nan, X0, ode.grid(1, 0.5), "dopri5")
+
+
+@pytest.mark.parametrize("method", ["implicit_adams", "fixed_adams"])
+def test_a_coordinate_that_rests_is_no_trouble(method):
+    """With warnings as errors: a velocity of exactly zero must not look like no convergence."""
+    states = ode.integrate(lambda t, x: x * x.new_tensor([-1.0, 0.0]), X0, ode.grid(9, 0.1), method)
+    torch.testing.assert_close(states[-1][:, 1], X0[:, 1])
+    torch.testing.assert_close(states[-1][:, 0], X0[:, 0] * np.exp(-0.9), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("method", ode.FIXED_GRID_SOLVERS)
+def test_no_stage_falls_into_a_singular_end(method):
+    """x' = (1 - x) / (1 - t) ends at 1; its rate has no bound."""
+    asked = []
+
+    def velocity(t, x):
+        asked.append(float(t))
+        return (1 - x) / (1 - t)
+
+    states = ode.integrate(velocity, X0, ode.grid(10, 0.1), method, singular_end=True)
+    assert max(asked) <= 0.95 + 1e-9
+    assert (states[-1] - 1).abs().max() < 0.2

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign import ClassEmbeddings, FlowMatchingAligner, validation
 
 X = np.random.default_rng(0).normal(size=(12, 6))
 Y = np.repeat(["a", "b", "c"], 4)
@@ -161,3 +161,15 @@ def test_a_flow_that_leaves_the_numbers_is_an_error_not_a_nan():
     model.velocity_field_.targets.fill_(torch.inf)
     with pytest.raises(ValueError, match="n_steps"):
         model.predict(X)
+
+
+def test_class_probabilities():
+    classes, counts = np.array(["a", "b", "c"]), np.array([6, 0, 1])
+    for given, expected in [
+        ("uniform", np.full(3, 1 / 3)),
+        ("empirical", np.array([0.7, 0.1, 0.2])),
+        ({"b": 0.5, "a": 0.2, "c": 0.3}, np.array([0.2, 0.5, 0.3])),
+        (torch.tensor([0.2, 0.5, 0.3]), np.array([0.2, 0.5, 0.3])),
+    ]:
+        found = validation.class_probabilities(given, classes, counts)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

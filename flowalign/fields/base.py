@@ -20,6 +20,8 @@ class VelocityField(nn.Module, ABC):
     ----------
     config : dict
         Numbers (or None) that, with the arrays, make the field again.
+    singular_end : bool
+        Whether the velocity grows without bound towards time 1, where a solver must not ask for it.
 
     Notes
     -----
@@ -33,6 +35,7 @@ class VelocityField(nn.Module, ABC):
     """
 
     config: dict[str, Any]
+    singular_end: bool = False
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity, (n, d), at time ``t`` and positions ``x``, (n, d), in the feature space."""

@@ -19,12 +19,12 @@ and the minimiser of the flow matching loss, :math:`v(t, x) = E[u_t \mid x_t = x
     p(c \mid x, t) &\propto \pi_c\, N(x;\, m_c(t), S(t)).
 
 The eigenvectors of :math:`\Sigma` are those of :math:`S(t)` at every time. In their coordinates a
-step costs two products of shapes (n, d) x (d, C) and (n, C) x (C, d).
+step costs two products, of (n, d) by (d, C) and of (n, C) by (C, d), and a third with text.
 
 Two additions make a design of the minimiser, and both act on :math:`p` alone. In a space that
 features and class embeddings share, the evidence of zero-shot classification is added to the
-log-weights, :math:`\omega \cos(x, e_c)`; and the covariance, being estimated, makes the density
-there a multivariate t instead of a Gaussian.
+log-weights, :math:`\omega \cos(x, e_c)`; and since the covariance is an estimate, the density has
+there the heavier tails of a multivariate t.
 
 ``docs/theory.rst`` derives all of this.
 """
@@ -60,14 +60,17 @@ class GaussianField(VelocityField):
         Size of the noise on the path per coordinate.
     text_weight : float
         Weight of the cosine between a state and a target in the log-weights; 0 leaves it out.
-    dof : float or None
-        Degrees of freedom of the t density; None is the Gaussian.
+    tail : float or None
+        Tail of the density, which is ``(1 + D ** 2 / tail) ** (-tail / 2)`` at a Mahalanobis
+        distance of D: that of a multivariate t. None is its limit, the Gaussian.
 
     Notes
     -----
     At time 1 the model has no width left, so the field is evaluated at ``1 - path.T_MIN`` at most.
     It takes one time for all rows; ``torch.vmap`` gives it one per row.
     """
+
+    singular_end = True
 
     def __init__(
         self,
@@ -79,10 +82,10 @@ class GaussianField(VelocityField):
         *,
         noise_std: float = 0.0,
         text_weight: float = 0.0,
-        dof: float | None = None,
+        tail: float | None = None,
     ) -> None:
         super().__init__()
-        self.config = {"noise_std": noise_std, "text_weight": text_weight, "dof": dof}
+        self.config = {"noise_std": noise_std, "text_weight": text_weight, "tail": tail}
         self.register_buffer("basis", basis)
         self.register_buffer("variances", variances)
         self.register_buffer("means", means)
@@ -105,22 +108,29 @@ class GaussianField(VelocityField):
 
     def velocity(self, t: Tensor, z: Tensor) -> Tensor:
         """Velocity, (n, d), at time ``t``, 0-dimensional, and positions ``z``, (n, d)."""
+        if t.ndim > 0:
+            raise ValueError(
+                f"t must be one time for all rows, got shape {tuple(t.shape)}; use torch.vmap for "
+                "one per row."
+            )
         t = t.clamp(max=1 - path.T_MIN)
-        # S'(t) / (2 S(t)): how fast the width of a class grows, per coordinate.
-        growth = self._width_rate(t) / (2 * self._width(t))
-        displacement = self.targets - self.means - growth * self._class_centres(t)
-        return torch.addmm(growth * z, self._posterior(t, z), displacement)
+        centres, width = self._centres(t), self._width(t)
+        growth = self._width_rate(t) / (2 * width)
+        displacement = self.targets - self.means - growth * centres
+        return torch.addmm(growth * z, self._posterior(z, centres, width), displacement)
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights p(c | x, t), (n, C), at positions ``x``, (n, d), in the feature space."""
-        return self._posterior(t.clamp(max=1 - path.T_MIN), self.encode(x))
+        t = t.clamp(max=1 - path.T_MIN)
+        return self._posterior(self.encode(x), self._centres(t), self._width(t))
 
     @property
     def width(self) -> int:
         """Features or classes, whichever are more."""
         return max(self.means.shape)
 
-    def _class_centres(self, t: Tensor) -> Tensor:
+    def _centres(self, t: Tensor) -> Tensor:
+        """m_c(t), the mean of each class: (C, d)."""
         return torch.lerp(self.means, self.targets, t)
 
     def _width(self, t: Tensor) -> Tensor:
@@ -131,30 +141,29 @@ class GaussianField(VelocityField):
         """S'(t): (d,)."""
         return self.config["noise_std"] ** 2 * (1 - 2 * t) - 2 * (1 - t) * self.variances
 
-    def _posterior(self, t: Tensor, z: Tensor) -> Tensor:
-        m, width = self._class_centres(t), self._width(t)
+    def _posterior(self, z: Tensor, centres: Tensor, width: Tensor) -> Tensor:
         # All is taken relative to the middle of the classes: what cancels in the comparison of
         # classes would otherwise take the digits of what does not.
-        middle = m.mean(dim=0)
-        m = m - middle
-        whitened = m / width
-        log_ratio = torch.addmm(-(whitened * m).sum(dim=1) / 2, z - middle, whitened.T)
-        if self.config["dof"] is not None:
-            distances = ((z - middle).square() @ (1 / width))[:, None] - 2 * log_ratio
-            log_ratio = log_t_density(distances, self.config["dof"])
+        middle = centres.mean(dim=0)
+        z_m, centres = z - middle, centres - middle
+        whitened = centres / width
+        log_weights = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
+        if self.config["tail"] is not None:
+            distances = (z_m.square() @ (1 / width))[:, None] - 2 * log_weights
+            log_weights = log_t_density(distances, self.config["tail"])
         if self.config["text_weight"]:
             cosines = directions(z) @ directions(self.targets).T
-            log_ratio.add_(cosines, alpha=self.config["text_weight"])
-        return (log_ratio + self.log_prior).softmax(dim=1)
+            log_weights.add_(cosines, alpha=self.config["text_weight"])
+        return (log_weights + self.log_prior).softmax(dim=1)
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]
 
 
-def log_t_density(distances: Tensor, dof: float) -> Tensor:
-    """Log-density of the multivariate t, up to a constant, at squared Mahalanobis distances.
+def log_t_density(distances: Tensor, tail: float) -> Tensor:
+    """Log-density of a multivariate t, up to a constant, at squared Mahalanobis distances.
 
-    The exponent is ``-dof / 2``: the predictive density of features whose covariance was estimated
-    with ``dof`` degrees of freedom. It tends to the Gaussian, ``-distances / 2``.
+    In d dimensions it has ``tail - d`` degrees of freedom. It tends to the Gaussian,
+    ``-distances / 2``.
     """
-    return torch.log1p(distances.clamp_min(0) / dof) * (-dof / 2)
+    return torch.log1p(distances.clamp_min(0) / tail) * (-tail / 2)
