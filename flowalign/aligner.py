@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,20 +10,17 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_X_y, validate_data
-from torch import Tensor
+from sklearn.utils.validation import check_memory, check_X_y, validate_data
 
 from flowalign import spaces, validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
-from flowalign.closed_form import fit_gaussian_field
-from flowalign.fields import MLPField, VelocityField
+from flowalign.fitting import fit_gaussian, fit_network
 from flowalign.prediction import FlowPrediction
-from flowalign.training import train
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-HIDDEN_DIM_RANGE = (64, 512)  # of the default; docs/decisions/0003-defaults.md has the figures
+    from flowalign.fields import VelocityField
 
 
 class FlowMatchingAligner(FlowPrediction, BaseEstimator):
@@ -92,6 +90,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         :meth:`predict`. The default is CLIP's and makes probabilities overconfident, late in the
         flow grossly so; where they matter lower it, or use ``CalibratedClassifierCV``. Read when
         predicting.
+    memory : str, object with the interface of joblib.Memory, or None, default=None
+        Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
+        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. Needs an
+        integer as `random_state`; with anything else nothing is cached. Clear the cache when you
+        upgrade flowalign.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
@@ -184,6 +187,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         weight_decay: float = 0.01,
         normalize: bool = True,
         logit_scale: float = 100.0,
+        memory: Any = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -204,6 +208,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self.weight_decay = weight_decay
         self.normalize = normalize
         self.logit_scale = logit_scale
+        self.memory = memory
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -280,41 +285,39 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     ) -> tuple[VelocityField, list[float]]:
         """Return the fitted field on its device, and the loss curve of its training."""
         rng = check_random_state(self.random_state)
-        closed_form = self.velocity_field == "gaussian"
-        # The estimates of the closed form need float64, which MPS lacks.
-        place = torch.device("cpu") if closed_form and device.type == "mps" else device
-
-        def tensor(array: NDArray[Any]) -> Tensor:
-            dtype = torch.float64 if closed_form else torch.float32
-            return torch.tensor(array, dtype=dtype, device=place)
-
-        paths = tensor(X), tensor(targets), torch.tensor(codes, device=place)
-        if closed_form:
-            gaussian = fit_gaussian_field(
-                *paths,
-                embeddings=None if E is None else tensor(E),
+        seeds = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
+        memory = check_memory(self.memory)
+        if not isinstance(self.random_state, Integral):
+            memory = check_memory(None)  # every fit is to be another one
+        if self.velocity_field == "gaussian":
+            field, loss_curve = memory.cache(fit_gaussian)(
+                X,
+                targets,
+                codes,
+                E,
                 joint=joint,
-                log_prior=tensor(np.log(prior)),
+                prior=prior,
                 noise=self.noise,
+                device=str(device),
             )
-            return gaussian.to(device), []
-        weight_seed, path_seed = rng.randint(np.iinfo(np.int32).max, size=2).tolist()
-        hidden_dim = self.hidden_dim or int(np.clip(X.shape[1], *HIDDEN_DIM_RANGE))
-        network = MLPField(X.shape[1], hidden_dim, self.n_blocks)
-        # Weights are drawn on the CPU: every device starts from the same field.
-        network.reset_parameters(torch.Generator().manual_seed(weight_seed))
-        loss_curve = train(
-            network.to(device),
-            *paths,
-            noise=self.noise,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate_init=self.learning_rate_init,
-            weight_decay=self.weight_decay,
-            seed=path_seed,
-            verbose=self.verbose,
-        )
-        return network, loss_curve
+        else:
+            field, loss_curve = memory.cache(fit_network, ignore=["verbose"])(
+                X,
+                targets,
+                codes,
+                noise=self.noise,
+                n_blocks=self.n_blocks,
+                hidden_dim=self.hidden_dim,
+                max_iter=self.max_iter,
+                batch_size=self.batch_size,
+                learning_rate_init=self.learning_rate_init,
+                weight_decay=self.weight_decay,
+                seeds=seeds,
+                device=str(device),
+                verbose=self.verbose,
+            )
+        # A field out of a cache opens on the CPU.
+        return field.to(device), loss_curve
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""

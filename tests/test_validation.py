@@ -43,6 +43,7 @@ BAD_PARAMETERS = [
     ({"weight_decay": -1}, ValueError, "weight_decay"),
     ({"normalize": "yes"}, TypeError, "normalize"),
     ({"logit_scale": 0}, ValueError, "logit_scale"),
+    ({"memory": 3}, ValueError, "memory"),
     ({"device": "toaster"}, ValueError, "device='toaster'.*device='auto'"),
     ({"device": "cuda:99"}, ValueError, "device='cuda:99'.*not available"),
     ({"device": "meta"}, ValueError, "device='meta'"),
