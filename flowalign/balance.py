@@ -51,7 +51,7 @@ def balance(
         return PRIOR_MEDIAN, 1.0
     rows = _spread_rows(codes, max(1, MAX_ENTRIES // max(support.n_classes, X.shape[1])))
     distances = leave_one_out_distances(X, codes, support, means, covariance, rows)
-    samples = log_t_density(distances, covariance.dof)
+    samples = log_t_density(distances, covariance.tail)
     text = CLIP_SCALE * cosine_similarities(X[rows], targets)
     return _calibrate(samples, text, log_prior, codes[rows])
 
@@ -113,7 +113,7 @@ def leave_one_out_distances(
     alone = count == 1
     across = torch.where(alone[:, None], along + shift * length, across)
     square = torch.where(alone, length[:, 0], square)
-    alpha = torch.where(alone, covariance.single_share / remaining, alpha) / covariance.dof
+    alpha = torch.where(alone, covariance.single_share / remaining, alpha) / covariance.divisor
     downdate = alpha / (1 - alpha * square)  # the ridge keeps alpha * square below 1
     return distances + downdate[:, None] * across.square()
 

@@ -195,27 +195,33 @@ class Covariance:
         Orthonormal eigenvectors as columns.
     variances : Tensor of shape (d,)
         Eigenvalues, all positive.
-    dof : int
-        Samples and pseudo-samples behind it, n - 1 + d: what scatter was divided by.
+    divisor : float
+        What the scatter was divided by.
+    tail : int
+        Samples and pseudo-samples behind it, n - 1 + d.
     single_share : float
         Share of classes with a single sample, which have no scatter of their own.
     """
 
     basis: Tensor
     variances: Tensor
-    dof: int
+    divisor: float
+    tail: int
     single_share: float
 
 
 def estimate_covariance(support: Support, X: Tensor, means: MeansPosterior) -> Covariance:
     r"""Shrunk covariance within classes.
 
-    .. math:: \Sigma = \frac{W + \mathrm{tr}(W) / (n - 1) I}{n - 1 + d}
+    .. math::
 
-    with :math:`W` the scatter (a sum) around the class means. This is
-    ``sklearn.covariance.shrunk_covariance(W / (n - 1), d / (n - 1 + d))``, d pseudo-samples of
-    equal variance in all directions, and the estimator of GDA-CLIP [1]_ but for a factor. It is
-    small by about (n - S) / (n - 1), since W has lost S means; only ratios matter to the argmax.
+        \Sigma = (1 - s)\, \frac{W}{f} + s\, \frac{\mathrm{tr}(W)}{f d}\, I, \qquad
+        s = \frac{d}{n - 1 + d},
+
+    with :math:`W` the scatter (a sum) around the class means and :math:`f` its degrees of freedom,
+    n less the number of sampled classes: ``sklearn.covariance.shrunk_covariance(W / f, s)``, as if
+    d samples more had equal variance in all directions. But for its scale this is the estimator of
+    GDA-CLIP [1]_.
 
     A class with a single sample has no scatter. In the share of such classes the scatter between
     the sample means stands in for it, less what the process of the means explains: features vary
@@ -232,20 +238,21 @@ def estimate_covariance(support: Support, X: Tensor, means: MeansPosterior) -> C
     .. [1] Z. Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation",
        ICLR 2024.
     """
-    d = X.shape[1]
+    n_sampled = len(support.counts)
     rows = support.deviations(X)
-    share = 0.0
-    if len(support.counts) > 1:
-        share = float((support.counts == 1).double().mean())
+    share = float((support.counts == 1).double().mean()) if n_sampled > 1 else 0.0
     if share:
         root = torch.linalg.cholesky(means.precision)
         between = root.T @ (support.means - means.common)
         rows = torch.cat([rows[(support.counts > 1)[support.rows]], share**0.5 * between])
-    freedom = max(support.n - 1, 1)
-    dof = freedom + d
-    ridge = max(float(rows.square().sum()) / freedom, NEGLIGIBLE * support.mean_square * dof)
+    before = max(support.n - 1, 1)
+    tail = before + X.shape[1]
+    freedom = max(support.n - n_sampled + share * (n_sampled - 1), 1.0)
+    divisor = tail * freedom / before
+    ridge = float(rows.square().sum()) / before
+    ridge = max(ridge, NEGLIGIBLE * support.mean_square * divisor)
     basis, scatter = _eigenbasis(rows)
-    return Covariance(basis, (scatter + ridge) / dof, dof, share)
+    return Covariance(basis, (scatter + ridge) / divisor, divisor, tail, share)
 
 
 def _eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:

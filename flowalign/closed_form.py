@@ -67,7 +67,7 @@ def fit_gaussian_field(
         beta, tau = balance(x0, codes, targets, support, means, covariance, log_prior)
         # The field runs at the temperature of the density: softer weights would let classes blend
         # all along the flow. Dividing by beta leaves the order of the classes as calibrated.
-        text_weight, tail = CLIP_SCALE * tau / beta, float(covariance.dof)
+        text_weight, tail = CLIP_SCALE * tau / beta, float(covariance.tail)
         log_prior = log_prior / beta
     field = GaussianField(
         covariance.basis,

@@ -58,7 +58,7 @@ def refitted_distances(X, codes, E, support, means, covariance, i):
     _, W = model(np.arange(n))
     ridge = np.trace(W) / (n - 1)
     mu, W = model(np.delete(np.arange(n), i))
-    inverse = np.linalg.inv((W + ridge * np.eye(d)) / covariance.dof)
+    inverse = np.linalg.inv((W + ridge * np.eye(d)) / covariance.divisor)
     r = X[i] - mu
     return np.einsum("cd,de,ce->c", r, inverse, r)
 

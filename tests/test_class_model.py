@@ -40,11 +40,12 @@ def test_covariance_is_scikit_learns_shrunk_one(counts, d):
     X, codes, E = make(counts, d=d)
     within = X - np.stack([X[codes == c].mean(axis=0) for c in range(len(counts))])[codes]
     n = len(X)
-    expected = shrunk_covariance(within.T @ within / (n - 1), shrinkage=d / (n - 1 + d))
+    scatter = within.T @ within / (n - len(counts))
+    expected = shrunk_covariance(scatter, shrinkage=d / (n - 1 + d))
     found, covariance = covariance_of(X, codes, E)
     np.testing.assert_allclose(covariance, expected, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(d), atol=1e-7)
-    assert found.dof == n - 1 + d
+    assert found.tail == n - 1 + d
     assert found.single_share == 0
 
 
@@ -60,6 +61,15 @@ def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves():
         covariance, (W + np.trace(W) / 7 * np.eye(6)) / (7 + 6), rtol=1e-7, atol=1e-9
     )
     assert found.single_share == 1
+
+
+@pytest.mark.parametrize("n_shots", [2, 4, 16])
+def test_covariance_has_the_size_of_the_truth(n_shots):
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(50), n_shots)
+    X = 3 * rng.normal(size=(50, 20))[codes] + rng.normal(size=(len(codes), 20))
+    found, _ = covariance_of(X, codes, rng.normal(size=(50, 4)))
+    assert found.variances.mean() == pytest.approx(1, rel=0.1)
 
 
 def test_no_width_leaves_positive_variances():
