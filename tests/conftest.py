@@ -1,3 +1,4 @@
+import functools
 import os
 
 # Read when scipy is imported: without it scikit-learn skips its check of array API input.
@@ -23,6 +24,23 @@ def fitted(data, request):
         velocity_field=request.param, max_iter=30, n_blocks=2, random_state=0
     )
     return model.fit(data.X_train, data.y_train, data.class_embeddings)
+
+
+def _small(velocity_field, class_embeddings=None, **params):
+    quick = {"max_iter": 5, "n_blocks": 1, "random_state": 0}
+    return FlowMatchingAligner(class_embeddings, velocity_field=velocity_field, **quick | params)
+
+
+@pytest.fixture(params=["gaussian", "mlp"])
+def small(request):
+    """A constructor of quick aligners, of either field."""
+    return functools.partial(_small, request.param)
+
+
+@pytest.fixture
+def small_mlp():
+    """A constructor of quick aligners with the trained field."""
+    return functools.partial(_small, "mlp")
 
 
 @pytest.fixture
