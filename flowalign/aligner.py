@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,15 +13,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_memory, check_X_y, validate_data
 
-from flowalign import spaces, validation
+from flowalign import validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
-from flowalign.fitting import fit_gaussian, fit_network
+from flowalign.coupling import Coupling
+from flowalign.fitting import Fitted, fit_gaussian, fit_network
+from flowalign.held_out import hold_out
 from flowalign.prediction import FlowPrediction
+from flowalign.stopping import choose_stop, score_steps
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from flowalign.fields import VelocityField
 
 
 class FlowMatchingAligner(FlowPrediction, BaseEstimator):
@@ -54,9 +56,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
         Centre features whose common part is many times their spread, or set it to 0: relative to
         all of a feature, noise would be wider than their classes.
-    n_steps : int, default=5
-        Solver steps taken before stopping; 0 classifies the (normalised) input itself. Read when
-        predicting, so that ``set_params(n_steps=...)`` acts without a new fit.
+    n_steps : "auto" or int, default="auto"
+        Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
+        at time 0.5 unless samples that were held out in ``fit`` clearly speak for another step, see
+        Notes. Read when predicting, so that ``set_params(n_steps=...)`` acts without a new fit; but
+        "auto" after a fit with a number needs one.
     step_size : float, default=0.1
         Length of a step; the flow ends at time 1, so ``n_steps * step_size`` is at most 1. Read
         when predicting.
@@ -85,11 +89,11 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     normalize : bool, default=True
         Whether rows of X and class embeddings are scaled to length 1 on entry, as in CLIP. Settled
         by ``fit``.
-    logit_scale : float, default=100.0
+    logit_scale : "auto" or float, default="auto"
         Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`. Does not change
-        :meth:`predict`. The default is CLIP's and makes probabilities overconfident, late in the
-        flow grossly so; where they matter lower it, or use ``CalibratedClassifierCV``. Read when
-        predicting.
+        :meth:`predict`. "auto" is the one under which samples held out in ``fit`` are most likely,
+        at each step its own. CLIP's is 100, which is overconfident, late in the flow grossly so.
+        Read when predicting, as `n_steps` is.
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
         `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. Needs an
@@ -119,9 +123,19 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     n_iter_ : int
         Epochs run; 1 for a field in closed form.
     n_steps_, stop_time_ : int, float
-        Steps that `predict` takes now, and the time at which they end.
+        Steps that `predict` takes now, and the time at which they end. A chosen stop is a time:
+        with another `step_size` it is the nearest step.
     logit_scale_ : float
         Inverse temperature in use.
+    stop_scores_ : dict of ndarray, or None
+        What the held-out samples say of each step, fit for a DataFrame: ``n_steps``, ``stop_time``,
+        ``accuracy``; ``n_better`` and ``n_worse``, how many samples only this step and only the
+        default step gets right; ``log_loss`` at ``logit_scale``, the best inverse temperature. At
+        most eleven steps, spread evenly. None if nothing was held out.
+    stop_source_ : str or None
+        Who was held out: "validation data", "leave-one-out" (closed form) or "cross-fitting"
+        (network); "held-out classes" or "nothing" where every class has one sample; None if
+        neither `n_steps` nor `logit_scale` was "auto".
     n_features_in_ : int
         Width d of the features.
     feature_names_in_ : ndarray of shape (d,)
@@ -149,6 +163,16 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     the exact minimiser of the flow matching loss under its model. In a joint space zero-shot
     classification is added to the evidence, and the field is a design.
 
+    **The stop and the temperature** are chosen on samples that the field has not seen: validation
+    data if given; otherwise, in closed form, each support sample by a field fitted without it, and
+    with a network by one trained on the other three of four folds: four more trainings, unless both
+    are numbers. Another step than that at time 0.5 must be right for more samples by two standard
+    errors, which few samples rarely say: neighbouring steps differ little, and the best of them
+    would be a random one. If every class has one sample, none can be held out beside another of its
+    class; then the closed form stops at 0.5, with the temperature of classes held out as a whole
+    (text permitting), the network at 0.2 with an inverse temperature of 30. Neither choice depends
+    on the order of the rows or on the names of the classes.
+
     There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
     repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
 
@@ -175,7 +199,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         velocity_field: str = "gaussian",
         joint: str | bool = "auto",
         noise: float = 0.3,
-        n_steps: int = 5,
+        n_steps: int | str = "auto",
         step_size: float = 0.1,
         solver: str = "euler",
         class_prior: str | ArrayLike = "uniform",
@@ -186,7 +210,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.01,
         normalize: bool = True,
-        logit_scale: float = 100.0,
+        logit_scale: float | str = "auto",
         memory: Any = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -214,9 +238,16 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self.verbose = verbose
 
     # What fit takes beyond X and y: metadata routing works without set_fit_request.
-    __metadata_request__fit: ClassVar = {"class_embeddings": True}
+    __metadata_request__fit: ClassVar = {"class_embeddings": True, "X_val": True, "y_val": True}
 
-    def fit(self, X: ArrayLike, y: ArrayLike, class_embeddings: Any = None) -> FlowMatchingAligner:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        class_embeddings: Any = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> FlowMatchingAligner:
         """Fit the velocity field to labelled support samples.
 
         Parameters
@@ -230,6 +261,12 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             or an array whose rows follow ``np.unique(y)`` -- which sorts strings as strings, so
             that '10' comes before '2'. Labels without samples are classes too. None falls back on
             the constructor parameter, then on the class means of X.
+        X_val : array-like of shape (m, d) or None
+            Validation features, for `n_steps` and `logit_scale` where these are "auto"; the field
+            is fitted without them. In a pipeline, earlier steps transform them if it is told so:
+            ``Pipeline(steps, transform_input=["X_val"])``.
+        y_val : array-like of shape (m,) or None
+            Their labels, out of those of the class embeddings.
 
         Returns
         -------
@@ -241,8 +278,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         ValueError, TypeError
             For parameters out of range, features that are not finite or have no direction, labels
             without embedding, an array of class embeddings as long as X (cross-validation cuts
-            such arguments: use `ClassEmbeddings` or the constructor), a device that is not there,
-            or training that diverges.
+            such arguments: use `ClassEmbeddings` or the constructor), validation data that do not
+            match, a device that is not there, or training that diverges.
         """
         validation.check_parameters(self.get_params(deep=False))
         device = validation.check_device(self.device)
@@ -250,74 +287,66 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         X, y = self._check_X_y(X, y)
         classes, codes = np.unique(y, return_inverse=True)
         given = self.class_embeddings if class_embeddings is None else class_embeddings
-        if given is None:
-            E, targets, joint, embedding_map = None, spaces.class_means(X, codes), True, None
-        else:
+        E = None
+        if given is not None:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
-            targets, joint, embedding_map = spaces.place_targets(E, X, codes, self.joint)
+        validation_set = self._check_validation_data(X_val, y_val, names_and_width, X, classes)
+        coupling = Coupling.by_class(X, codes, E, self.joint)
         counts = np.bincount(codes, minlength=len(classes))
         prior = validation.class_probabilities(self.class_prior, classes, counts)
-        field, loss_curve = self._fit_field(X, codes, targets, E, joint, prior, device)
+        fit_field = self._field_fitter(prior, device)
+        fitted = fit_field(coupling)
+        source, scores, stop = None, None, None
+        if validation.is_auto(self.n_steps) or validation.is_auto(self.logit_scale):
+            source, parts = hold_out(fitted, coupling, validation_set, fit_field)
+            scores = score_steps(parts, self.step_size, self.solver) if parts else None
+        if validation.is_auto(self.n_steps):
+            stop = choose_stop(source, scores)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
-        self.class_embeddings_ = targets.astype(X.dtype)
-        self.joint_ = joint
-        self.embedding_map_ = embedding_map
-        self.velocity_field_ = field
-        self.loss_curve_ = loss_curve
-        self.n_iter_ = max(1, len(loss_curve))
+        self.class_embeddings_ = coupling.targets.astype(X.dtype)
+        self.joint_ = coupling.joint
+        self.embedding_map_ = coupling.embedding_map
+        self.velocity_field_ = fitted.field
+        self.loss_curve_ = fitted.loss_curve
+        self.n_iter_ = max(1, len(fitted.loss_curve))
+        self.stop_scores_ = scores
+        self.stop_source_ = source
         self.device_ = str(device)
+        self._stop = stop
         self._normalize = bool(self.normalize)
         return self
 
-    def _fit_field(
-        self,
-        X: NDArray[Any],
-        codes: NDArray[Any],
-        targets: NDArray[Any],
-        E: NDArray[Any] | None,
-        joint: bool,
-        prior: NDArray[Any],
-        device: torch.device,
-    ) -> tuple[VelocityField, list[float]]:
-        """Return the fitted field on its device, and the loss curve of its training."""
+    def _field_fitter(
+        self, prior: NDArray[Any], device: torch.device
+    ) -> Callable[[Coupling], Fitted]:
+        """Return what fits a field to a coupling, cached if `memory` says so."""
         rng = check_random_state(self.random_state)
         seeds = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
         memory = check_memory(self.memory)
         if not isinstance(self.random_state, Integral):
             memory = check_memory(None)  # every fit is to be another one
+        fit: Callable[..., Fitted]
         if self.velocity_field == "gaussian":
-            field, loss_curve = memory.cache(fit_gaussian)(
-                X,
-                targets,
-                codes,
-                E,
-                joint=joint,
-                prior=prior,
-                noise=self.noise,
-                device=str(device),
-            )
+            fit = memory.cache(fit_gaussian)
+            settings: dict[str, Any] = {"prior": prior}
         else:
-            field, loss_curve = memory.cache(fit_network, ignore=["verbose"])(
-                X,
-                targets,
-                codes,
-                noise=self.noise,
-                n_blocks=self.n_blocks,
-                hidden_dim=self.hidden_dim,
-                max_iter=self.max_iter,
-                batch_size=self.batch_size,
-                learning_rate_init=self.learning_rate_init,
-                weight_decay=self.weight_decay,
-                seeds=seeds,
-                device=str(device),
-                verbose=self.verbose,
-            )
-        # A field out of a cache opens on the CPU.
-        return field.to(device), loss_curve
+            fit = memory.cache(fit_network, ignore=["verbose"])
+            settings = {
+                "n_blocks": self.n_blocks,
+                "hidden_dim": self.hidden_dim,
+                "max_iter": self.max_iter,
+                "batch_size": self.batch_size,
+                "learning_rate_init": self.learning_rate_init,
+                "weight_decay": self.weight_decay,
+                "seeds": seeds,
+                "verbose": self.verbose,
+            }
+        settings |= {"noise": self.noise, "device": str(device)}
+        return lambda coupling: fit(coupling, **settings).to(device)
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
@@ -327,3 +356,13 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         # On the classes alone, thrice: of few samples each it would warn that they are too many.
         check_classification_targets(np.repeat(np.unique(labels), 3))
         return self._normalized(features, X, self.normalize), labels
+
+    def _check_validation_data(
+        self, X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Features and classes (as codes) of validation data, in the form of the support data."""
+        if X_val is None and y_val is None:
+            return None
+        rows, labels = validation.check_validation_data(X_val, y_val, X, features, classes)
+        rows = self._normalized(rows, X_val, self.normalize, "X_val")
+        return rows, np.searchsorted(classes, labels)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from flowalign import path
 from flowalign.balance import CLIP_SCALE, balance
 from flowalign.class_model import Support, estimate_covariance, estimate_means
+from flowalign.coupling import MAX_ENTRIES, spread_rows
 from flowalign.fields import GaussianField
+from flowalign.leave_one_out import LeaveOneOutField
 
 MAX_NOISE_RATIO = 4.0
 """Largest ratio of the noise's variance to a variance within classes.
@@ -29,7 +32,7 @@ def fit_gaussian_field(
     joint: bool,
     log_prior: Tensor,
     noise: float,
-) -> GaussianField:
+) -> tuple[GaussianField, LeaveOneOutField]:
     r"""Estimate the Gaussian model of the support set and return its exact velocity field.
 
     Parameters
@@ -52,9 +55,11 @@ def fit_gaussian_field(
 
     Returns
     -------
-    GaussianField
-        In float32. Where it carries no text evidence it is the exact
-        minimiser of the flow matching loss under the model.
+    field : GaussianField
+        In float32. Where it carries no text evidence it is the exact minimiser of the flow
+        matching loss under the model.
+    left_out : LeaveOneOutField
+        The same without each sample; of large sets, without each of some.
     """
     support = Support.of(x0, codes, len(targets))
     means = estimate_means(support, embeddings)
@@ -62,21 +67,23 @@ def fit_gaussian_field(
     noise_std = noise * path.rms(x0)
     smallest = noise_std**2 / MAX_NOISE_RATIO
     covariance = replace(covariance, variances=covariance.variances.clamp_min(smallest))
-    text_weight, tail = 0.0, None
+    rows = spread_rows(codes.cpu().numpy(), MAX_ENTRIES // max(len(targets), x0.shape[1]))
+    model = LeaveOneOutField.of(
+        x0,
+        codes,
+        targets,
+        support,
+        means,
+        covariance,
+        log_prior,
+        torch.from_numpy(rows).to(x0.device),
+        noise_std=noise_std,
+    )
     if joint and embeddings is not None:
-        beta, tau = balance(x0, codes, targets, support, means, covariance, log_prior)
+        tail = float(covariance.tail)
+        beta, tau = balance(model, x0, codes, tail)
         # The field runs at the temperature of the density: softer weights would let classes blend
         # all along the flow. Dividing by beta leaves the order of the classes as calibrated.
-        text_weight, tail = CLIP_SCALE * tau / beta, float(covariance.tail)
-        log_prior = log_prior / beta
-    field = GaussianField(
-        covariance.basis,
-        covariance.variances,
-        means.means @ covariance.basis,
-        targets @ covariance.basis,
-        log_prior,
-        noise_std=noise_std,
-        text_weight=text_weight,
-        tail=tail,
-    )
-    return field.float()
+        text_weight, log_prior = CLIP_SCALE * tau / beta, log_prior / beta
+        model = model.replace(text_weight=text_weight, tail=tail, log_prior=log_prior)
+    return model.whole().float(), model

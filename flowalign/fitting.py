@@ -1,63 +1,60 @@
-"""From arrays to a fitted field, on a device.
+"""From a coupling to a fitted field, on a device.
 
-Functions of their arguments alone, so that their results can be cached. What acts at predict time
-(solver, steps, temperature) is not among the arguments: a search over it fits once.
-
-Shapes: ``X`` (n, d) features, ``targets`` (C, d) where each class goes, ``codes`` (n,) the class of
-each sample, a row of ``targets``, ``E`` (C, e) class embeddings in their own space.
+The fits are functions of their arguments alone, so that their results can be cached. What acts at
+predict time (solver, steps, temperature) is not among the arguments: a search over it fits once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flowalign.closed_form import fit_gaussian_field
-from flowalign.fields import GaussianField, MLPField
+from flowalign.coupling import Coupling
+from flowalign.fields import MLPField, VelocityField
+from flowalign.leave_one_out import LeaveOneOutField
 from flowalign.training import train
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HIDDEN_DIM_RANGE = (64, 512)  # of the default; docs/decisions/0003-defaults.md has the figures
 
 
-def fit_gaussian(
-    X: NDArray[Any],
-    targets: NDArray[Any],
-    codes: NDArray[Any],
-    E: NDArray[Any] | None,
-    *,
-    joint: bool,
-    prior: NDArray[Any],
-    noise: float,
-    device: str,
-) -> tuple[GaussianField, list[float]]:
-    """Return the closed form on the device, and an empty loss curve."""
-    # The estimates need float64, which MPS lacks.
-    place: Any = "cpu" if device.startswith("mps") else device
+class Fitted(NamedTuple):
+    """A field, the losses of its training, and in closed form the field without each sample."""
+
+    field: VelocityField
+    loss_curve: list[float]
+    left_out: LeaveOneOutField | None = None
+
+    def to(self, device: torch.device) -> Fitted:
+        """Move to a device; out of a cache fields open on the CPU."""
+        left_out = self.left_out and self.left_out.to(_precise(device))
+        return Fitted(self.field.to(device), self.loss_curve, left_out)
+
+
+def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str) -> Fitted:
+    """Fit the closed form. `prior` holds a probability for each class."""
+    place = _precise(torch.device(device))
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float64, device=place)
 
-    field = fit_gaussian_field(
-        tensor(X),
-        tensor(targets),
-        torch.tensor(codes, device=place),
-        embeddings=None if E is None else tensor(E),
-        joint=joint,
+    field, left_out = fit_gaussian_field(
+        tensor(coupling.X),
+        tensor(coupling.targets),
+        torch.tensor(coupling.codes, device=place),
+        embeddings=None if coupling.E is None else tensor(coupling.E),
+        joint=coupling.joint,
         log_prior=tensor(np.log(prior)),
         noise=noise,
     )
-    return field.to(device), []
+    return Fitted(field, [], left_out)
 
 
 def fit_network(
-    X: NDArray[Any],
-    targets: NDArray[Any],
-    codes: NDArray[Any],
+    coupling: Coupling,
     *,
     noise: float,
     n_blocks: int,
@@ -69,18 +66,18 @@ def fit_network(
     seeds: tuple[int, int],
     device: str,
     verbose: int,
-) -> tuple[MLPField, list[float]]:
-    """Return the trained network on the device, and its loss curve."""
+) -> Fitted:
+    """Train the network."""
     weight_seed, path_seed = seeds
-    width = X.shape[1]
+    width = coupling.X.shape[1]
     field = MLPField(width, hidden_dim or int(np.clip(width, *HIDDEN_DIM_RANGE)), n_blocks)
     # Weights are drawn on the CPU: every device starts from the same field.
     field.reset_parameters(torch.Generator().manual_seed(weight_seed))
     loss_curve = train(
         field.to(device),
-        torch.tensor(X, dtype=torch.float32, device=device),
-        torch.tensor(targets, dtype=torch.float32, device=device),
-        torch.tensor(codes, device=device),
+        torch.tensor(coupling.X, dtype=torch.float32, device=device),
+        torch.tensor(coupling.targets, dtype=torch.float32, device=device),
+        torch.tensor(coupling.codes, device=device),
         noise=noise,
         max_iter=max_iter,
         batch_size=batch_size,
@@ -89,4 +86,9 @@ def fit_network(
         seed=path_seed,
         verbose=verbose,
     )
-    return field, loss_curve
+    return Fitted(field, loss_curve)
+
+
+def _precise(device: torch.device) -> torch.device:
+    """Where the closed form is estimated: it needs float64, which MPS lacks."""
+    return torch.device("cpu") if device.type == "mps" else device

@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from flowalign import ode, spaces, validation
+from flowalign import ode, spaces, stopping, validation
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -30,11 +30,14 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     """
 
     if TYPE_CHECKING:  # set by the constructor and by fit
-        n_steps: int
+        n_steps: int | str
         step_size: float
         solver: str
+        logit_scale: float | str
+        stop_source_: str | None
+        stop_scores_: dict[str, NDArray[Any]] | None
+        _stop: float | None
         _normalize: bool
-        logit_scale: float
         classes_: NDArray[Any]
         class_embeddings_: NDArray[Any]
         velocity_field_: VelocityField
@@ -73,11 +76,11 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             `logit_scale_` times the cosine similarity. For two classes of shape (n,): the value of
             ``classes_[1]`` minus that of ``classes_[0]``.
         """
-        scores = self._at_stop(X, self._logits)
+        scores = self._at_stop(X, lambda x: self.logit_scale_ * self._cosines(x))
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Softmax of the scaled cosine similarities; not calibrated, see `logit_scale`.
+        """Softmax of the scaled cosine similarities; calibrated if `logit_scale` is "auto".
 
         Parameters
         ----------
@@ -89,7 +92,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n, C)
             Rows sum to one; columns follow `classes_`.
         """
-        return self._at_stop(X, self._proba)
+        return self._at_stop(X, lambda x: self._proba(x, self.logit_scale_))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Aligned features: where the flow has carried each row at the stop time.
@@ -119,7 +122,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ndarray of shape (n_steps_ + 1, n, d)
             ``trajectory(X)[-1]`` is ``transform(X)``.
         """
-        return self._trajectory(X, self.n_steps)
+        return self._trajectory(X, self.n_steps_)
 
     def staged_transform(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the aligned features after 0, 1, 2, ... steps, to the end of the flow.
@@ -165,14 +168,22 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ------
         ndarray of shape (n, C)
         """
-        for state in self.staged_transform(X):
-            yield self._proba(self._tensor(state)).cpu().numpy().astype(state.dtype)
+        for k, state in enumerate(self.staged_transform(X)):
+            scale = self._scale_at(ode.grid(k, self.step_size)[-1])
+            yield self._proba(self._tensor(state), scale).cpu().numpy().astype(state.dtype)
 
     @property
     def n_steps_(self) -> int:
         """Steps that `predict` takes now."""
         check_is_fitted(self)
-        return self.n_steps
+        if not validation.is_auto(self.n_steps):
+            return self.n_steps  # type: ignore[return-value]
+        if self._stop is None:
+            raise ValueError(
+                "n_steps='auto' was set after a fit with a number, in which no stop was chosen. "
+                "Fit again, or set a number."
+            )
+        return stopping.nearest_step(self._stop, self.step_size)
 
     @property
     def stop_time_(self) -> float:
@@ -183,7 +194,17 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def logit_scale_(self) -> float:
         """Inverse temperature that `predict_proba` uses now."""
         check_is_fitted(self)
-        return self.logit_scale
+        return self._scale_at(self.stop_time_)
+
+    def _scale_at(self, time: float) -> float:
+        if not validation.is_auto(self.logit_scale):
+            return self.logit_scale  # type: ignore[return-value]
+        if self.stop_source_ is None:
+            raise ValueError(
+                "logit_scale='auto' was set after a fit with a number, in which nothing was "
+                "calibrated. Fit again, or set a number."
+            )
+        return stopping.scale_at(time, self.stop_scores_)
 
     @property
     def _n_features_out(self) -> int:
@@ -192,7 +213,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _at_stop(self, X: ArrayLike, read_out: Callable[[Tensor], Tensor]) -> NDArray[Any]:
         """Read something out of the states at the stop time, block by block."""
         features = self._check_X(X)
-        states = self._blocks(features, self.n_steps, last_only=True)
+        states = self._blocks(features, self.n_steps_, last_only=True)
         values = torch.cat([read_out(state) for state in states])
         result = values.cpu().numpy()
         return result.astype(features.dtype, copy=False) if result.dtype.kind == "f" else result
@@ -211,10 +232,12 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         features = validate_data(self, X, reset=False, dtype=validation.float_dtypes(X))
         return self._normalized(features, X, self._normalize)
 
-    def _normalized(self, features: NDArray[Any], X: Any, normalize: bool) -> NDArray[Any]:
+    def _normalized(
+        self, features: NDArray[Any], X: Any, normalize: bool, name: str = "X"
+    ) -> NDArray[Any]:
         if not normalize:
             return features
-        return spaces.unit_rows(features, "X", zeros_allowed=validation.holds_integers(X))
+        return spaces.unit_rows(features, name, zeros_allowed=validation.holds_integers(X))
 
     @torch.inference_mode()
     def _blocks(self, X: NDArray[Any], n_steps: int, *, last_only: bool) -> Iterator[Tensor]:
@@ -251,11 +274,8 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def _best(self, x: Tensor) -> Tensor:
         return self._cosines(x).argmax(dim=1)
 
-    def _proba(self, x: Tensor) -> Tensor:
-        return self._logits(x).softmax(dim=1)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return self.logit_scale * self._cosines(x)
+    def _proba(self, x: Tensor, scale: float) -> Tensor:
+        return (scale * self._cosines(x)).softmax(dim=1)
 
     def _cosines(self, x: Tensor) -> Tensor:
         return spaces.cosine_similarities(x, self._tensor(self.class_embeddings_).to(x.dtype))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_array
 
 from flowalign.ode import SOLVERS
 
@@ -22,7 +23,7 @@ def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
     _one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
     joint = params["joint"]
-    if not isinstance(joint, bool | np.bool_) and not (isinstance(joint, str) and joint == "auto"):
+    if not isinstance(joint, bool | np.bool_) and not is_auto(joint):
         raise ValueError(f"joint must be 'auto', True or False, got {joint!r}.")
     _number("noise", params["noise"], low=0)
     if isinstance(params["class_prior"], str):
@@ -41,17 +42,65 @@ def check_parameters(params: dict[str, Any]) -> None:
 
 def check_solver_parameters(params: dict[str, Any]) -> None:
     """Check the parameters that act at predict time, which may change after ``fit``."""
-    _integer("n_steps", params["n_steps"], low=0)
-    _number("step_size", params["step_size"], low=0, high=1, low_excluded=True)
-    _one_of("solver", params["solver"], SOLVERS)
-    _number("logit_scale", params["logit_scale"], low=0, low_excluded=True)
     n_steps, step_size = params["n_steps"], params["step_size"]
-    if n_steps > max_steps(step_size):
+    if not is_auto(n_steps):
+        _integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
+    _number("step_size", step_size, low=0, high=1, low_excluded=True)
+    _one_of("solver", params["solver"], SOLVERS)
+    if not is_auto(params["logit_scale"]):
+        _number(
+            "logit_scale", params["logit_scale"], low=0, low_excluded=True, otherwise="'auto' or "
+        )
+    if not is_auto(n_steps) and n_steps > max_steps(step_size):
         raise ValueError(
             f"n_steps={n_steps} steps of step_size={step_size} end at time "
             f"{n_steps * step_size:g}, beyond the end of the flow at 1. Take at most "
             f"{max_steps(step_size)} steps, or smaller ones."
         )
+
+
+def check_validation_data(
+    X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return validation features and labels as arrays.
+
+    They must match the support data: ``X`` as it was given, ``features`` as it is used, and the
+    labels that have a class embedding, ``classes``.
+    """
+    if X_val is None or y_val is None:
+        given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+        raise ValueError(f"{given} was given without {missing}; give both or neither.")
+    if is_frame(X_val) and is_frame(X) and list(X_val.columns) != list(X.columns):
+        raise ValueError(
+            f"X_val has columns {shorten(X_val.columns)} where X has {shorten(X.columns)}; give "
+            "both the same, in the same order."
+        )
+    rows = check_array(
+        as_numpy(X_val), dtype=features.dtype, input_name="X_val", ensure_min_samples=0
+    )
+    labels = label_values(as_numpy(y_val), "y_val")
+    if len(rows) != len(labels):
+        raise ValueError(
+            f"X_val and y_val must pair up, got {len(rows)} rows and {len(labels)} labels."
+        )
+    if rows.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"X_val is {rows.shape[1]} wide and X is {features.shape[1]} wide; take both from the "
+            "same encoder. In a Pipeline whose earlier steps change the width, pass "
+            "transform_input=['X_val']."
+        )
+    unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
+    if unknown:
+        raise ValueError(
+            f"y_val has labels that are no class: {shorten(unknown)}; there are "
+            f"{shorten(classes.tolist())}."
+        )
+    return rows, labels
+
+
+def is_auto(value: Any) -> bool:
+    """Whether a parameter is the string "auto"; an array is not asked to compare itself."""
+    return isinstance(value, str) and value == "auto"
 
 
 def class_probabilities(
@@ -204,18 +253,24 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
     return ", ".join(items[:limit]) + rest
 
 
-def _integer(name: str, value: Any, *, low: int) -> None:
+def _integer(name: str, value: Any, *, low: int, otherwise: str = "") -> None:
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
+        raise TypeError(f"{name} must be {otherwise}an integer, got {value!r}.")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value!r}.")
 
 
 def _number(
-    name: str, value: Any, *, low: float, high: float = math.inf, low_excluded: bool = False
+    name: str,
+    value: Any,
+    *,
+    low: float,
+    high: float = math.inf,
+    low_excluded: bool = False,
+    otherwise: str = "",
 ) -> None:
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
+        raise TypeError(f"{name} must be {otherwise}a number, got {value!r}.")
     number = float(value)
     inside = (low < number) if low_excluded else (low <= number)
     if not (inside and number <= high and math.isfinite(number)):  # also refuses NaN

@@ -27,13 +27,13 @@ def fitted(data, request):
 
 
 def _small(velocity_field, class_embeddings=None, **params):
-    quick = {"max_iter": 5, "n_blocks": 1, "random_state": 0}
+    quick = {"max_iter": 5, "n_blocks": 1, "random_state": 0, "n_steps": 5, "logit_scale": 100}
     return FlowMatchingAligner(class_embeddings, velocity_field=velocity_field, **quick | params)
 
 
 @pytest.fixture(params=["gaussian", "mlp"])
 def small(request):
-    """A constructor of quick aligners, of either field."""
+    """A constructor of quick aligners, of either field; they choose nothing unless told to."""
     return functools.partial(_small, request.param)
 
 

@@ -1,10 +1,11 @@
-"""A Gaussian model whose every quantity is known, and the exact field of its flow."""
+"""Gaussian models whose every quantity is known: of given numbers, and of samples less one."""
 
 import numpy as np
 import torch
 from scipy.stats import ortho_group
 
 from flowalign import path
+from flowalign.class_model import Support, estimate_covariance, estimate_means
 from flowalign.fields import GaussianField
 
 
@@ -59,3 +60,40 @@ class Model:
 
 def time(t):
     return torch.tensor(t, dtype=torch.float64)
+
+
+def refit_without(X, codes, E, i):
+    """Class means (C, d) and covariance (d, d) without sample i, from the text of their definition.
+
+    Held are the spreads of the means, the ridge, the divisor and the share of single samples.
+    """
+    support = Support.of(X, codes, len(E))
+    means = estimate_means(support, E)
+    held = estimate_covariance(support, X, means)
+    X, codes, E = X.numpy(), codes.numpy(), E.numpy()
+    (n, d), C = X.shape, len(E)
+    sampled = np.unique(codes)
+    G = (E - E[sampled].mean(axis=0)) @ (E - E[sampled].mean(axis=0)).T
+    G *= (len(sampled) - 1) / np.trace(G[np.ix_(sampled, sampled)])
+    K = means.text_spread * G + means.residual_spread * np.eye(C)
+    single = np.bincount(codes, minlength=C) == 1
+
+    def model(rows):
+        kept = np.unique(codes[rows])
+        counts = np.bincount(codes[rows], minlength=C)[kept]
+        M = np.stack([X[rows][codes[rows] == c].mean(axis=0) for c in kept])
+        V = np.linalg.inv(K[np.ix_(kept, kept)] + np.diag(1 / counts))
+        common = V.sum(axis=0) @ M / V.sum()
+        mu = common + K[:, kept] @ V @ (M - common)
+        W = np.zeros((d, d))
+        for c in kept[~single[kept]]:
+            r = X[rows][codes[rows] == c] - M[kept == c]
+            W += r.T @ r
+        if single.any():
+            W += held.single_share * (M - common).T @ V @ (M - common)
+        return mu, W
+
+    _, W = model(np.arange(n))
+    ridge = np.trace(W) / (n - 1)
+    mu, W = model(np.delete(np.arange(n), i))
+    return mu, (W + ridge * np.eye(d)) / held.divisor

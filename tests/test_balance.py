@@ -1,98 +1,15 @@
-"""Leaving one out in closed form equals leaving it out, and the balance follows the evidence."""
+"""The balance of text and samples follows the evidence."""
 
 import numpy as np
 import pytest
 import torch
+from gaussian_toy import refit_without
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from flowalign.balance import (
-    PRIOR_MEDIAN,
-    _calibrate,
-    _spread_rows,
-    balance,
-    leave_one_out_distances,
-)
+from flowalign.balance import PRIOR_MEDIAN, _calibrate, balance
 from flowalign.class_model import Support, estimate_covariance, estimate_means
-
-
-def fitted(counts, d=6, seed=0):
-    """Support set and model with the given number of samples a class."""
-    rng = np.random.default_rng(seed)
-    codes = np.repeat(np.arange(len(counts)), counts)
-    E = torch.from_numpy(rng.normal(size=(len(counts), 4)))
-    X = torch.from_numpy(
-        rng.normal(size=(len(counts), d))[codes] + rng.normal(size=(len(codes), d))
-    )
-    codes = torch.from_numpy(codes)
-    support = Support.of(X, codes, len(counts))
-    means = estimate_means(support, E)
-    return X, codes, E, support, means, estimate_covariance(support, X, means)
-
-
-def refitted_distances(X, codes, E, support, means, covariance, i):
-    """The model is made again without sample i, from the text of its definition."""
-    X, codes, E = X.numpy(), codes.numpy(), E.numpy()
-    (n, d), C = X.shape, support.n_classes
-    sampled = np.unique(codes)
-    G = (E - E[sampled].mean(axis=0)) @ (E - E[sampled].mean(axis=0)).T
-    G *= (len(sampled) - 1) / np.trace(G[np.ix_(sampled, sampled)])
-    K = means.text_spread * G + means.residual_spread * np.eye(C)
-    single = np.bincount(codes, minlength=C) == 1
-
-    def model(rows):
-        kept = np.unique(codes[rows])
-        counts = np.bincount(codes[rows], minlength=C)[kept]
-        M = np.stack([X[rows][codes[rows] == c].mean(axis=0) for c in kept])
-        V = np.linalg.inv(K[np.ix_(kept, kept)] + np.diag(1 / counts))
-        common = V.sum(axis=0) @ M / V.sum()
-        mu = common + K[:, kept] @ V @ (M - common)
-        W = np.zeros((d, d))
-        for c in kept[~single[kept]]:
-            r = X[rows][codes[rows] == c] - M[kept == c]
-            W += r.T @ r
-        if single.any():
-            W += covariance.single_share * (M - common).T @ V @ (M - common)
-        return mu, W
-
-    _, W = model(np.arange(n))
-    ridge = np.trace(W) / (n - 1)
-    mu, W = model(np.delete(np.arange(n), i))
-    inverse = np.linalg.inv((W + ridge * np.eye(d)) / covariance.divisor)
-    r = X[i] - mu
-    return np.einsum("cd,de,ce->c", r, inverse, r)
-
-
-@pytest.mark.parametrize(
-    "counts", [[4, 6, 3, 5], [2, 2, 2], [1, 1, 1, 1, 1], [3, 4, 0, 5]], ids=str
-)
-@pytest.mark.parametrize("d", [3, 25])
-def test_leaving_one_out_equals_refitting(counts, d):
-    model = fitted(counts, d)
-    X, codes, _, support, means, covariance = model
-    rows = torch.arange(len(X))
-    distances = leave_one_out_distances(X, codes, support, means, covariance, rows)
-    for i in range(len(X)):
-        np.testing.assert_allclose(distances[i], refitted_distances(*model, i), rtol=1e-8)
-
-
-def test_leaving_one_out_of_single_samples_in_a_mixed_set():
-    """Exact for the single ones. A sample of a larger class leaves their share of the scatter."""
-    model = fitted([1, 4, 1, 3, 5])
-    X, codes, _, support, means, covariance = model
-    rows = torch.arange(len(X))
-    distances = leave_one_out_distances(X, codes, support, means, covariance, rows)
-    for i in range(len(X)):
-        rtol = 1e-8 if codes[i] in (0, 2) else 0.2
-        np.testing.assert_allclose(distances[i], refitted_distances(*model, i), rtol=rtol)
-
-
-def test_rows_may_be_chosen():
-    X, codes, _, support, means, covariance = fitted([4, 6, 3, 5])
-    rows = torch.tensor([3, 11, 5])
-    some = leave_one_out_distances(X, codes, support, means, covariance, rows)
-    every = leave_one_out_distances(X, codes, support, means, covariance, torch.arange(len(X)))
-    torch.testing.assert_close(some, every[rows])
+from flowalign.leave_one_out import LeaveOneOutField
 
 
 def test_calibration_recovers_the_weights_that_made_the_labels():
@@ -113,10 +30,11 @@ def test_the_balance_is_the_stated_maximum(joint):
     prior = np.random.default_rng(1).dirichlet(np.full(12, 3.0))
     found = weights(noisy, codes, targets, torch.tensor(prior).log())
     X, y, E = torch.from_numpy(noisy), torch.from_numpy(codes), torch.from_numpy(targets)
-    support = Support.of(X, y, 12)
-    means = estimate_means(support, E)
-    model = (X, y, E, support, means, estimate_covariance(support, X, means))
-    distances = np.stack([refitted_distances(*model, i) for i in range(len(X))])
+    squares = []
+    for i, x in enumerate(noisy):
+        mu, covariance = refit_without(X, y, E, i)
+        squares.append(np.einsum("cd,de,ce->c", x - mu, np.linalg.inv(covariance), x - mu))
+    distances = np.stack(squares)
     tail = len(X) - 1 + X.shape[1]
     samples = -tail / 2 * np.log1p(distances / tail)
     text = 100 * noisy @ targets.T / np.linalg.norm(noisy, axis=1, keepdims=True)
@@ -141,7 +59,11 @@ def weights(X, codes, targets, log_prior=None):
     means = estimate_means(support, targets)
     covariance = estimate_covariance(support, X, means)
     log_prior = torch.zeros(C, dtype=X.dtype) if log_prior is None else log_prior
-    return balance(X, codes, targets, support, means, covariance, log_prior)
+    rows = torch.arange(len(X))
+    model = LeaveOneOutField.of(
+        X, codes, targets, support, means, covariance, log_prior, rows, noise_std=0.0
+    )
+    return balance(model, X, codes, float(covariance.tail))
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +96,3 @@ def test_the_balance_does_not_depend_on_the_order_of_rows_or_classes(joint):
 def test_one_sampled_class_leaves_the_medians():
     X = np.random.default_rng(0).normal(size=(4, 3))
     assert weights(X, np.zeros(4, dtype=int), np.eye(3)) == (PRIOR_MEDIAN, 1.0)
-
-
-def test_many_rows_are_thinned_evenly():
-    codes = torch.tensor([0] * 100 + [1] * 10 + [2] * 10 + [3])
-    codes = codes[torch.randperm(121, generator=torch.Generator().manual_seed(0))]
-    rows = _spread_rows(codes, 40)
-    assert len(rows.unique()) == 40
-    assert codes[rows].bincount().tolist() == [19, 10, 10, 1]
-    assert len(_spread_rows(codes, 500).unique()) == 121

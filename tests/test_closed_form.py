@@ -6,9 +6,8 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign import ClassEmbeddings, FlowMatchingAligner, closed_form
 from flowalign.balance import balance
-from flowalign.class_model import Support, estimate_covariance, estimate_means
 from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
 
 ZERO = torch.tensor(0.0)
@@ -22,7 +21,12 @@ def gaussian_classes(n_classes=4, n_shots=300, d=5, seed=0, separation=1.0):
     return means[codes] + rng.normal(size=(len(codes), d)) @ root, codes
 
 
-def fit(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+def fit(X, codes, targets, **options):
+    return fit_both(X, codes, targets, **options)[0]
+
+
+def fit_both(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+    """Return the field, and the same without each sample."""
     log_prior = np.zeros(len(targets)) if prior is None else np.log(prior)
     X, targets, log_prior = (torch.tensor(a, dtype=torch.float64) for a in (X, targets, log_prior))
     return fit_gaussian_field(
@@ -77,22 +81,28 @@ def test_priors_and_text_are_weighed_by_the_balance():
     X, codes = gaussian_classes(n_shots=6)
     E = np.random.default_rng(2).normal(size=(4, 5))
     prior = np.array([0.1, 0.2, 0.3, 0.4])
-    field = fit(X, codes, E, embeddings=E, joint=True, prior=prior)
-    X, E, codes = torch.tensor(X), torch.tensor(E), torch.tensor(codes)
-    support = Support.of(X, codes, 4)
-    means = estimate_means(support, E)
-    covariance = estimate_covariance(support, X, means)
+    field, left_out = fit_both(X, codes, E, embeddings=E, joint=True, prior=prior)
     log_prior = torch.tensor(prior).log()
-    beta, tau = balance(X, codes, E, support, means, covariance, log_prior)
+    model = left_out.replace(log_prior=log_prior)
+    beta, tau = balance(model, torch.tensor(X), torch.tensor(codes), left_out.config["tail"])
     assert field.config["text_weight"] == pytest.approx(100 * tau / beta)
     torch.testing.assert_close(field.log_prior, (log_prior / beta).float())
+    assert left_out.config == field.config
+
+
+def test_many_samples_are_thinned_before_they_are_left_out(monkeypatch):
+    monkeypatch.setattr(closed_form, "MAX_ENTRIES", 100)
+    X, codes = gaussian_classes(n_shots=30)
+    rows = fit_both(X, codes, np.eye(4, 5))[1].rows
+    assert len(rows.unique()) == 20
+    assert codes[rows].tolist().count(3) == 5
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_units_do_not_matter(scale):
     X, codes = gaussian_classes(n_shots=5)
     E = np.random.default_rng(2).normal(size=(4, 5))
-    one, other = (fit(s * X, codes, s * E, E, joint=True, noise=0.3) for s in (1, scale))
+    one, other = (fit(s * X, codes, s * E, embeddings=E, joint=True, noise=0.3) for s in (1, scale))
     x, t = torch.tensor(X[:9], dtype=torch.float32), torch.tensor(0.4)
     torch.testing.assert_close(other(t, scale * x) / scale, one(t, x), rtol=1e-3, atol=1e-3)
 

@@ -13,8 +13,8 @@ from flowalign.validation import VELOCITY_FIELDS
 class Float32Aligner(FlowMatchingAligner):
     """Takes everything in float32: the suite itself hands over float64."""
 
-    def _normalized(self, features, X, normalize):
-        return super()._normalized(features.astype(np.float32), X, normalize)
+    def _normalized(self, features, *args):
+        return super()._normalized(features.astype(np.float32), *args)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -28,7 +28,7 @@ BAD_PARAMETERS = [
     ({"noise": np.inf}, ValueError, "noise"),
     ({"noise": "0.3"}, TypeError, "noise must be a number"),
     ({"n_steps": -1}, ValueError, "n_steps must be at least 0, got -1"),
-    ({"n_steps": 2.5}, TypeError, "n_steps must be an integer, got 2.5"),
+    ({"n_steps": 2.5}, TypeError, "n_steps must be 'auto' or an integer, got 2.5"),
     ({"n_steps": True}, TypeError, "n_steps"),
     ({"n_steps": 11}, ValueError, "n_steps=11 steps of step_size=0.1 end at time 1.1.*at most 10"),
     ({"step_size": 0}, ValueError, "step_size"),

@@ -31,7 +31,7 @@ there the heavier tails of a multivariate t.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -147,14 +147,22 @@ class GaussianField(VelocityField):
         middle = centres.mean(dim=0)
         z_m, centres = z - middle, centres - middle
         whitened = centres / width
-        log_weights = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
+        log_density = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
         if self.config["tail"] is not None:
-            distances = (z_m.square() @ (1 / width))[:, None] - 2 * log_weights
-            log_weights = log_t_density(distances, self.config["tail"])
+            distances = (z_m.square() @ (1 / width))[:, None] - 2 * log_density
+            log_density = log_t_density(distances, self.config["tail"])
+        return self._class_weights(log_density, z)
+
+    def _class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
+        """p(c | x, t), (n, C), from the log-densities of the classes; these are overwritten."""
         if self.config["text_weight"]:
             cosines = directions(z) @ directions(self.targets).T
-            log_weights.add_(cosines, alpha=self.config["text_weight"])
-        return (log_weights + self.log_prior).softmax(dim=1)
+            log_density.add_(cosines, alpha=self.config["text_weight"])
+        return log_density.add_(self.log_prior).softmax(dim=1)
+
+    def replace(self, **changes: Any) -> Self:
+        """Another field with some of the constructor's arguments changed."""
+        return type(self)(**dict(self.named_buffers()) | self.config | changes)
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]

@@ -1,0 +1,126 @@
+"""Samples beside a field that has not seen them: what the stop and the temperature are chosen on.
+
+Three ways to come by them: validation data, leaving one out in closed form, and cross-fitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowalign.coupling import MAX_ENTRIES, Coupling, spread_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowalign.fields import VelocityField
+    from flowalign.fitting import Fitted
+    from flowalign.leave_one_out import LeaveOneOutField
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples, and a field and targets that were fitted without them.
+
+    Attributes
+    ----------
+    field : VelocityField
+    x : Tensor of shape (m, d)
+        Features, on the field's device and in its dtype.
+    codes : Tensor of shape (m,)
+        Their classes, rows of `targets`.
+    targets : Tensor of shape (C, d)
+        In the feature space.
+    """
+
+    field: VelocityField
+    x: Tensor
+    codes: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(
+        cls, field: VelocityField, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
+    ) -> HeldOut:
+        """Put arrays where the field is; of many samples some are taken from each class."""
+        like = next(iter(field.state_dict().values()))
+        rows = spread_rows(codes, MAX_ENTRIES // max(len(targets), X.shape[1]))
+        return cls(
+            field,
+            torch.tensor(X[rows], dtype=like.dtype, device=like.device),
+            torch.tensor(codes[rows], device=like.device),
+            torch.tensor(targets, dtype=like.dtype, device=like.device),
+        )
+
+
+def hold_out(
+    fitted: Fitted,
+    coupling: Coupling,
+    validation_set: tuple[NDArray[Any], NDArray[Any]] | None,
+    fit: Callable[[Coupling], Fitted],
+) -> tuple[str, list[HeldOut]]:
+    """Take what there is, and say where it comes from.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        To `coupling`.
+    coupling : Coupling
+    validation_set : tuple of ndarrays of shape (m, d) and (m,), or None
+        Features and classes.
+    fit : callable
+        Fits the same to another coupling.
+
+    Returns
+    -------
+    source : {"validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing"}
+    parts : list of HeldOut
+    """
+    if validation_set is not None:
+        return "validation data", [HeldOut.of(fitted.field, *validation_set, coupling.targets)]
+    if fitted.left_out is not None:
+        parts = _leave_one_out(fitted.left_out, coupling)
+        source = "held-out classes" if coupling.one_shot else "leave-one-out"
+    else:
+        # A trained field knows nothing of a class that it has not seen, and holding out classes as
+        # a whole would only say so.
+        parts = [] if coupling.one_shot else _cross_fit(fit, coupling)
+        source = "cross-fitting"
+    return source if parts else "nothing", parts
+
+
+def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]:
+    """Leave out the removable samples one by one.
+
+    Targets that depend on the samples, because the class embeddings were mapped to them, are those
+    of the other folds: were a sample's own target fitted to it, no steps would look best.
+    """
+    places = np.full(len(coupling.X), -1)  # of the samples among the model's rows
+    places[model.rows.cpu().numpy()] = np.arange(len(model.rows))
+    folds = [(coupling.removable, coupling.targets)]
+    if not coupling.fixed_targets:
+        folds = [(rows, coupling.without(rows).targets) for rows in coupling.folds()]
+    parts = []
+    for rows, targets in folds:
+        rows = rows[places[rows] >= 0]
+        moved = torch.tensor(targets, dtype=model.basis.dtype, device=model.basis.device)
+        part = model.select(torch.tensor(places[rows], device=model.basis.device), moved)
+        x = torch.tensor(coupling.X[rows], dtype=moved.dtype, device=moved.device)
+        codes = torch.tensor(coupling.codes[rows], device=moved.device)
+        parts.append(HeldOut(part, x, codes, moved))
+    return parts
+
+
+def _cross_fit(fit: Callable[[Coupling], Fitted], coupling: Coupling) -> list[HeldOut]:
+    """Hold out each fold in turn from a fit to the others."""
+    parts = []
+    for rows in coupling.folds():
+        others = coupling.without(rows)
+        field = fit(others).field
+        parts.append(HeldOut.of(field, coupling.X[rows], coupling.codes[rows], others.targets))
+    return parts

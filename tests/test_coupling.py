@@ -1,0 +1,89 @@
+"""Samples are tied to their own class, and held out fairly."""
+
+import numpy as np
+import pytest
+
+from flowalign import spaces
+from flowalign.coupling import Coupling, spread_rows
+
+rng = np.random.default_rng(0)
+E = rng.normal(size=(6, 4))
+
+
+def coupling(counts, d=8, E=E, joint=False):
+    codes = np.repeat(np.arange(len(counts)), counts)
+    X = np.random.default_rng(1).normal(size=(len(codes), d))
+    return Coupling.by_class(X, codes, E, joint)
+
+
+def test_targets_are_placed():
+    mapped = coupling([3] * 6)
+    targets, joint, _ = spaces.place_targets(E, mapped.X, mapped.codes, False)
+    np.testing.assert_array_equal(mapped.targets, targets)
+    assert mapped.joint == joint
+    assert not mapped.fixed_targets
+    as_they_are = coupling([3] * 6, d=4, joint=True)
+    np.testing.assert_array_equal(as_they_are.targets, E)
+    assert as_they_are.fixed_targets
+    prototypes = coupling([3] * 6, E=None)
+    np.testing.assert_allclose(prototypes.targets[2], prototypes.X[prototypes.codes == 2].mean(0))
+    assert prototypes.joint
+    assert not prototypes.fixed_targets
+
+
+def test_the_order_of_the_samples_and_the_names_of_classes_do_not_matter():
+    one = coupling([3, 5, 4, 4, 1, 7])
+    rows, names = rng.permutation(24), rng.permutation(6)  # class c becomes names[c]
+    other = Coupling.by_class(
+        one.X[rows], names[one.codes[rows]], E[np.argsort(names)], joint=False
+    )
+    np.testing.assert_array_equal(other.X, one.X)
+    np.testing.assert_array_equal(other.codes, names[one.codes])
+    np.testing.assert_allclose(other.targets[names], one.targets, rtol=1e-9)
+    for a, b in zip(one.folds(), other.folds(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("counts", [[2] * 6, [3, 4, 5, 16, 2, 9], [4] * 6, [1, 1, 3, 8, 1, 2]])
+def test_every_class_keeps_a_sample_outside_of_each_fold(counts):
+    pairs = coupling(counts)
+    folds = pairs.folds()
+    held_out = np.concatenate(folds)
+    assert len(held_out) == len(set(held_out))  # once each
+    assert sorted(held_out) == sorted(np.flatnonzero(np.array(counts)[pairs.codes] > 1))
+    for rows in folds:
+        others = pairs.without(rows)
+        assert set(others.codes) == set(range(6))
+        assert len(others.X) == len(pairs.X) - len(rows)
+    sizes = [len(rows) for rows in folds]
+    assert max(sizes) - min(sizes) <= 3
+
+
+def test_folds_of_a_one_shot_set_hold_out_classes():
+    pairs = coupling([1] * 6)
+    assert pairs.one_shot
+    assert sorted(map(len, pairs.folds())) == [1, 1, 2, 2]
+    assert len(pairs.without(pairs.folds()[0]).targets) == 6
+    assert coupling([1] * 6, E=None).folds() == []  # nothing says where their classes are
+    assert coupling([3], E=E[:1]).folds() != []
+    assert coupling([1], E=E[:1]).folds() == []
+
+
+def test_leaving_samples_out_leaves_them_out_of_the_targets():
+    pairs = coupling([3] * 6)
+    rows = pairs.folds()[0]
+    kept = np.setdiff1d(np.arange(18), rows)
+    expected = spaces.place_targets(E, pairs.X[kept], pairs.codes[kept], False)[0]
+    others = pairs.without(rows)
+    np.testing.assert_array_equal(others.targets, expected)
+    assert np.abs(others.targets - pairs.targets).max() > 0.01
+    assert others.joint == pairs.joint
+
+
+def test_many_rows_are_thinned_evenly():
+    codes = rng.permutation([0] * 100 + [1] * 10 + [2] * 10 + [3])
+    rows = spread_rows(codes, 40)
+    assert len(set(rows)) == 40
+    assert np.bincount(codes[rows]).tolist() == [19, 10, 10, 1]
+    assert len(set(spread_rows(codes, 500))) == 121
+    assert len(spread_rows(codes, 0)) == 1

@@ -1,0 +1,98 @@
+"""Samples are judged by fields and targets that have not seen them."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowalign.coupling import Coupling
+from flowalign.fields import MLPField
+from flowalign.fitting import Fitted, fit_gaussian
+from flowalign.held_out import hold_out
+
+C, D = 6, 12
+E = np.random.default_rng(0).normal(size=(C, 5))
+
+
+def coupling(n_shots, E=E, joint=False):
+    rng = np.random.default_rng(1)
+    codes = np.repeat(np.arange(C), n_shots)
+    X = (rng.normal(size=(C, D)) if E is None or not joint else E)[codes]
+    return Coupling.by_class(X + rng.normal(size=X.shape), codes, E, joint)
+
+
+def closed_form(pairs):
+    return fit_gaussian(pairs, prior=np.full(C, 1 / C), noise=0.3, device="cpu")
+
+
+def network(pairs):
+    """Stand in for training: what it was fitted to is kept beside it."""
+    field = MLPField(pairs.X.shape[1], 8, 1)
+    field.seen = {row.tobytes() for row in pairs.X}
+    return Fitted(field, [0.0])
+
+
+def never(pairs):
+    raise AssertionError("the closed form needs no other fit")
+
+
+def test_validation_data_are_taken_as_they_are():
+    pairs = coupling(2)
+    fitted = network(pairs)
+    X_val, codes = np.ones((4, D)), np.array([0, 0, 1, 5])
+    source, (part,) = hold_out(fitted, pairs, (X_val, codes), never)
+    assert source == "validation data"
+    assert part.field is fitted.field
+    np.testing.assert_array_equal(part.x, X_val.astype(np.float32))
+    np.testing.assert_array_equal(np.sort(part.codes), codes)
+    np.testing.assert_allclose(part.targets, pairs.targets, rtol=1e-6)
+
+
+def test_cross_fitting_never_judges_a_sample_by_a_field_that_saw_it():
+    pairs = coupling(5)
+    source, parts = hold_out(network(pairs), pairs, None, network)
+    assert source == "cross-fitting"
+    assert len(parts) == 4
+    held_out = []
+    for part, rows in zip(parts, pairs.folds(), strict=True):
+        judged = {row.tobytes() for row in pairs.X[rows]}
+        assert len(part.x) == len(rows) == len(judged)
+        np.testing.assert_allclose(np.sort(part.x[:, 0]), np.sort(pairs.X[rows, 0]), rtol=1e-6)
+        assert part.field.seen == {row.tobytes() for row in pairs.X} - judged
+        np.testing.assert_allclose(part.targets, pairs.without(rows).targets, rtol=1e-5)
+        held_out += list(rows)
+    assert sorted(held_out) == list(range(len(pairs.X)))
+
+
+@pytest.mark.parametrize(("joint", "n_parts"), [(True, 1), (False, 4)])
+def test_leaving_one_out(joint, n_parts):
+    pairs = coupling(3, joint=joint)
+    fitted = closed_form(pairs)
+    source, parts = hold_out(fitted, pairs, None, never)
+    assert source == "leave-one-out"
+    assert len(parts) == n_parts
+    rows = torch.cat([part.field.rows for part in parts])
+    assert sorted(rows.tolist()) == list(range(18))
+    for part in parts:
+        np.testing.assert_array_equal(part.x, pairs.X[part.field.rows])
+        np.testing.assert_array_equal(part.codes, pairs.codes[part.field.rows])
+        expected = pairs if joint else pairs.without(part.field.rows.numpy())
+        np.testing.assert_allclose(part.targets, expected.targets, rtol=1e-6)
+        np.testing.assert_allclose(part.field.decode(part.field.targets), part.targets, atol=1e-9)
+
+
+def test_one_shot():
+    """Nothing tells a sample's class but its name; without one nothing can be said."""
+    with_text, without = coupling(1), coupling(1, E=None)
+    source, parts = hold_out(closed_form(with_text), with_text, None, never)
+    assert source == "held-out classes"
+    assert sum(len(part.x) for part in parts) == C
+    assert hold_out(closed_form(without), without, None, never) == ("nothing", [])
+    assert hold_out(network(with_text), with_text, None, never) == ("nothing", [])
+
+
+def test_single_samples_of_a_mixed_set_are_not_judged():
+    X = np.random.default_rng(0).normal(size=(8, D))
+    pairs = Coupling.by_class(X, np.array([0, 1, 2, 3, 4, 5, 5, 5]), E, False)
+    for fit in (closed_form, network):
+        _, parts = hold_out(fit(pairs), pairs, None, fit)
+        assert torch.cat([part.codes for part in parts]).tolist() == [5, 5, 5]

@@ -1,0 +1,126 @@
+"""Leaving one out in closed form equals leaving it out and fitting again."""
+
+import numpy as np
+import pytest
+import torch
+from gaussian_toy import refit_without
+
+from flowalign import ode
+from flowalign.class_model import Support, estimate_covariance, estimate_means
+from flowalign.fields import GaussianField
+from flowalign.leave_one_out import LeaveOneOutField
+
+COUNTS = [[4, 6, 3, 5], [2, 2, 2], [1, 1, 1, 1, 1], [3, 4, 0, 5]]
+DESIGN = {"text_weight": 3.0, "tail": 40.0}  # text evidence and heavy tails, as in joint spaces
+
+
+def support_set(counts, d, seed=0):
+    """X, codes, embeddings of the class names, and targets."""
+    rng = np.random.default_rng(seed)
+    C = len(counts)
+    codes = np.repeat(np.arange(C), counts)
+    X = rng.normal(size=(C, d))[codes] + rng.normal(size=(len(codes), d))
+    E, targets = rng.normal(size=(C, 4)), rng.normal(size=(C, d))
+    return tuple(torch.from_numpy(array) for array in (X, codes, E, targets))
+
+
+def left_out(X, codes, E, targets, rows=None, noise_std=0.4):
+    support = Support.of(X, codes, len(targets))
+    means = estimate_means(support, E)
+    return LeaveOneOutField.of(
+        X,
+        codes,
+        targets,
+        support,
+        means,
+        estimate_covariance(support, X, means),
+        torch.linspace(-1, 0, len(targets), dtype=X.dtype),
+        torch.arange(len(X)) if rows is None else rows,
+        noise_std=noise_std,
+    )
+
+
+def refitted_field(data, i, log_prior, **numbers):
+    """Ordinary field of the model that never saw sample i."""
+    X, codes, E, targets = data
+    mu, covariance = refit_without(X, codes, E, i)
+    variances, basis = torch.linalg.eigh(torch.from_numpy(covariance))
+    return GaussianField(
+        basis, variances, torch.from_numpy(mu) @ basis, targets @ basis, log_prior, **numbers
+    )
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+@pytest.mark.parametrize("d", [3, 25])
+def test_distances_equal_those_of_a_refit(counts, d):
+    data = support_set(counts, d)
+    model = left_out(*data)
+    distances = model.distances(torch.tensor(0.0), model.encode(data[0]))
+    for i, x in enumerate(data[0].numpy()):
+        mu, covariance = refit_without(*data[:3], i)
+        expected = np.einsum("cd,de,ce->c", x - mu, np.linalg.inv(covariance), x - mu)
+        np.testing.assert_allclose(distances[i], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+@pytest.mark.parametrize("noise_std", [0.0, 0.4])
+@pytest.mark.parametrize("design", [{}, DESIGN], ids=["exact", "design"])
+def test_the_flow_equals_that_of_a_refit(counts, noise_std, design):
+    data = support_set(counts, d=6)
+    model = left_out(*data, noise_std=noise_std).replace(**design)
+    times = ode.grid(10, 0.1)
+    states = model.decode(
+        ode.integrate(model.velocity, model.encode(data[0]), times, singular_end=True)
+    )
+    for i, x in enumerate(data[0]):
+        field = refitted_field(data, i, model.log_prior, noise_std=noise_std, **design)
+        expected = ode.integrate(field, x[None], times, singular_end=True)
+        torch.testing.assert_close(states[:, i : i + 1], expected, rtol=1e-7, atol=1e-7)
+
+
+def test_single_samples_in_a_mixed_set():
+    """Exact for the single ones. A sample of a larger class leaves their share of the scatter."""
+    data = support_set([1, 4, 1, 3, 5], d=6)
+    model = left_out(*data)
+    distances = model.distances(torch.tensor(0.0), model.encode(data[0]))
+    for i, x in enumerate(data[0].numpy()):
+        mu, covariance = refit_without(*data[:3], i)
+        expected = np.einsum("cd,de,ce->c", x - mu, np.linalg.inv(covariance), x - mu)
+        rtol = 1e-8 if data[1][i] in (0, 2) else 0.2
+        np.testing.assert_allclose(distances[i], expected, rtol=rtol)
+
+
+def test_a_sample_left_out_is_missed():
+    """With all samples the flow of a sample is drawn to its own class more than without it."""
+    data = support_set([3, 3, 3], d=25)
+    model = left_out(*data)
+    z, t = model.encode(data[0]), torch.tensor(0.0)
+    own = torch.arange(9), data[1]
+    with_it = torch.cdist(z / model.variances.sqrt(), model.means / model.variances.sqrt()) ** 2
+    assert (model.distances(t, z)[own] > 1.5 * with_it[own]).all()
+
+
+def test_samples_may_be_chosen_and_targets_moved():
+    X, codes, E, targets = support_set([4, 6, 3, 5], d=6)
+    index, t = torch.tensor([3, 11, 5]), torch.tensor(0.3)
+    every = left_out(X, codes, E, targets)
+    z = every.encode(X)
+    some = left_out(X, codes, E, targets, rows=index)
+    torch.testing.assert_close(some.velocity(t, z[index]), every.velocity(t, z)[index])
+    torch.testing.assert_close(
+        every.select(index).velocity(t, z[index]), some.velocity(t, z[index])
+    )
+    moved = left_out(X, codes, E, 2 * targets)
+    torch.testing.assert_close(
+        every.select(index, 2 * targets).velocity(t, z[index]), moved.velocity(t, z)[index]
+    )
+
+
+def test_the_whole_model_is_an_ordinary_field():
+    model = left_out(*support_set([4, 6, 3, 5], d=6)).replace(**DESIGN)
+    whole = model.whole()
+    assert type(whole) is GaussianField
+    assert whole.config == model.config
+    torch.testing.assert_close(
+        whole.state_dict(), {k: getattr(model, k) for k in whole.state_dict()}
+    )

@@ -1,0 +1,172 @@
+"""The stop and the temperature follow the evidence, and only the evidence."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flowalign.held_out import HeldOut
+from flowalign.stopping import (
+    CAUTIOUS_STOP,
+    DEFAULT_STOP,
+    PRIOR_SCALE,
+    calibrate,
+    choose_stop,
+    nearest_step,
+    scale_at,
+    score_steps,
+)
+
+
+def table(n_better, n_worse, step=0.1):
+    n_better, n_worse = np.array(n_better), np.array(n_worse)
+    return {"stop_time": step * np.arange(len(n_better)), "n_better": n_better, "n_worse": n_worse}
+
+
+# ------------------------------------------------------------------ the stop
+
+
+@pytest.mark.parametrize(
+    ("n_better", "n_worse", "stop"),
+    [
+        ([0, 0, 0], [0, 0, 0], DEFAULT_STOP),  # a draw
+        ([3, 0, 0], [0, 0, 0], DEFAULT_STOP),  # 3 < 2 sqrt(3)
+        ([4, 0, 0], [0, 0, 0], 0.0),  # 4 = 2 sqrt(4)
+        ([13, 0, 0], [5, 0, 0], DEFAULT_STOP),  # 8 < 2 sqrt(18)
+        ([14, 0, 0], [5, 0, 0], 0.0),  # 9 > 2 sqrt(19)
+        ([9, 14, 12], [0, 1, 0], 0.1),  # the largest difference
+        ([9, 12, 12], [0, 0, 0], 0.1),  # then the earlier
+        ([0, 0, 0], [9, 9, 9], DEFAULT_STOP),
+    ],
+)
+def test_the_default_is_left_on_two_standard_errors(n_better, n_worse, stop):
+    assert choose_stop("leave-one-out", table(n_better, n_worse)) == pytest.approx(stop)
+
+
+def test_classes_held_out_as_a_whole_do_not_move_the_stop():
+    assert choose_stop("held-out classes", table([50, 0], [0, 0])) == DEFAULT_STOP
+    assert choose_stop("nothing", None) == CAUTIOUS_STOP
+
+
+@pytest.mark.parametrize(
+    ("time", "step_size", "step"),
+    [(0.5, 0.1, 5), (0.5, 0.05, 10), (0.5, 0.3, 2), (0.5, 1.0, 1), (0.0, 0.1, 0), (1.0, 0.3, 3)],
+)
+def test_nearest_step(time, step_size, step):
+    assert nearest_step(time, step_size) == step
+
+
+# ------------------------------------------------------------------ the temperature
+
+
+def cosines(n=4000, n_classes=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(n, n_classes, generator=generator, dtype=torch.float64) - 1
+
+
+@pytest.mark.parametrize("scale", [2.0, 20.0])
+def test_the_temperature_that_made_the_labels_is_found(scale):
+    values = cosines()
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.multinomial((scale * values).softmax(1), 1, generator=generator)[:, 0]
+    found, loss = calibrate(values, codes)
+    assert found == pytest.approx(scale, rel=0.1)
+    expected = nn.functional.cross_entropy(found * values, codes)
+    assert loss == pytest.approx(float(expected))
+    for other in (0.8 * found, 1.25 * found):
+        assert nn.functional.cross_entropy(other * values, codes) > loss
+
+
+def test_a_few_right_samples_do_not_make_certainty():
+    values = torch.eye(4, dtype=torch.float64)
+    scale, _ = calibrate(values, torch.arange(4))
+    assert scale == pytest.approx(PRIOR_SCALE, rel=0.01)
+    wrong, _ = calibrate(values, torch.tensor([1, 2, 3, 0]))
+    assert wrong < 2
+    one_class, loss = calibrate(values[:, :1], torch.zeros(4, dtype=torch.long))
+    assert (one_class, loss) == (pytest.approx(PRIOR_SCALE), pytest.approx(0))
+
+
+def test_between_two_steps_the_scale_is_between_theirs():
+    scores = {"stop_time": np.array([0.0, 0.5, 1.0]), "logit_scale": np.array([10.0, 40.0, 90.0])}
+    assert scale_at(0.5, scores) == pytest.approx(40)
+    assert scale_at(0.25, scores) == pytest.approx(20)  # the geometric mean
+    assert scale_at(0.3, None) == PRIOR_SCALE
+
+
+# ------------------------------------------------------------------ the scores
+
+
+class Turning(nn.Module):
+    """Turns the plane by one radian in a unit of time: a flow whose every state is known."""
+
+    singular_end = False
+
+    def encode(self, x):
+        return x
+
+    def velocity(self, t, x):
+        return torch.stack([-x[:, 1], x[:, 0]], dim=1)
+
+
+def ring(*degrees):
+    angles = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def test_scores_are_counted_step_by_step():
+    """Rotating by 57 degrees until time 1, rows pass from the class at 0 to that at 90."""
+    targets = ring(0.0, 90.0)
+    parts = [
+        HeldOut(Turning(), ring(10.0, 30.0), torch.tensor([0, 0]), targets),
+        HeldOut(Turning(), ring(0.0, 20.0), torch.tensor([1, 1]), targets),
+    ]
+    scores = score_steps(parts, 0.1, "rk4")
+    # Row by row the class changes at 45 degrees: after 35, 15, 45 and 25 degrees; a step is 5.73.
+    crossing = np.array([7, 3, 8, 5])
+    after = np.arange(11)[:, None] >= crossing
+    hits = after == [False, False, True, True]
+    np.testing.assert_array_equal(scores["n_steps"], np.arange(11))
+    np.testing.assert_allclose(scores["stop_time"], np.linspace(0, 1, 11))
+    np.testing.assert_allclose(scores["accuracy"], hits.mean(axis=1))
+    np.testing.assert_array_equal(scores["n_better"], (hits & ~hits[5]).sum(axis=1))
+    np.testing.assert_array_equal(scores["n_worse"], (~hits & hits[5]).sum(axis=1))
+    for k in (0, 4, 10):
+        states = torch.cat([ring(*(np.array(row) + math.degrees(0.1 * k))) for row in
+                            ([10.0, 30.0], [0.0, 20.0])])  # fmt: skip
+        scale, loss = calibrate(states @ targets.T, torch.tensor([0, 0, 1, 1]))
+        assert scores["logit_scale"][k] == pytest.approx(scale, rel=1e-3)
+        assert scores["log_loss"][k] == pytest.approx(loss, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("step_size", "steps"),
+    [
+        (0.1, range(11)),
+        (0.25, range(5)),
+        (0.3, range(4)),
+        (1.0, range(2)),
+        (0.02, range(0, 51, 5)),
+        (1 / 15, [0, 2, 3, 4, 6, 8, 9, 10, 12, 14, 15]),
+    ],
+)
+def test_many_steps_are_thinned(step_size, steps):
+    part = HeldOut(Turning(), ring(10.0), torch.tensor([0]), ring(0.0, 90.0))
+    scores = score_steps([part], step_size, "euler")
+    assert scores["n_steps"].tolist() == list(steps)
+    assert nearest_step(DEFAULT_STOP, step_size) in scores["n_steps"]
+
+
+class Exploding(Turning):
+    def velocity(self, t, x):
+        return 1e200 * x
+
+
+def test_a_flow_that_leaves_the_numbers_scores_nothing():
+    part = HeldOut(Exploding(), ring(100.0), torch.tensor([1]), ring(0.0, 90.0))
+    scores = score_steps([part], 0.1, "euler")
+    assert scores["accuracy"][0] == 1
+    assert scores["accuracy"][-1] == 0
+    assert np.isfinite(scores["log_loss"]).all()
