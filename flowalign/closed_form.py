@@ -56,10 +56,10 @@ def fit_gaussian_field(
     Returns
     -------
     field : GaussianField
-        In float32. Where it carries no text evidence it is the exact minimiser of the flow
+        Where it carries no text evidence it is the exact minimiser of the flow
         matching loss under the model.
     left_out : LeaveOneOutField
-        The same without each sample; of large sets, without each of some.
+        The same without each sample; of large sets, without each of some. Both are in float32.
     """
     support = Support.of(x0, codes, len(targets))
     means = estimate_means(support, embeddings)
@@ -86,4 +86,4 @@ def fit_gaussian_field(
         # all along the flow. Dividing by beta leaves the order of the classes as calibrated.
         text_weight, log_prior = CLIP_SCALE * tau / beta, log_prior / beta
         model = model.replace(text_weight=text_weight, tail=tail, log_prior=log_prior)
-    return model.whole().float(), model
+    return model.whole().float(), model.float()

@@ -96,8 +96,8 @@ class Coupling:
         """Split the removable samples into four folds to hold out in turn: lists of rows.
 
         Each class is spread over the folds and keeps a sample outside of each; in a one-shot set
-        folds hold out classes as a whole. The names of the classes play no part. Of very few samples
-        there are fewer folds.
+        folds hold out classes as a whole. The names of the classes play no part. Very few samples
+        make fewer folds.
         """
         rows = self.removable
         codes = self.codes[rows]

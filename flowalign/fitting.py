@@ -30,13 +30,14 @@ class Fitted(NamedTuple):
 
     def to(self, device: torch.device) -> Fitted:
         """Move to a device; out of a cache fields open on the CPU."""
-        left_out = self.left_out and self.left_out.to(_precise(device))
+        left_out = self.left_out and self.left_out.to(device)
         return Fitted(self.field.to(device), self.loss_curve, left_out)
 
 
 def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str) -> Fitted:
     """Fit the closed form. `prior` holds a probability for each class."""
-    place = _precise(torch.device(device))
+    # The estimates need float64, which MPS lacks.
+    place: Any = "cpu" if device.startswith("mps") else device
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float64, device=place)
@@ -87,8 +88,3 @@ def fit_network(
         verbose=verbose,
     )
     return Fitted(field, loss_curve)
-
-
-def _precise(device: torch.device) -> torch.device:
-    """Where the closed form is estimated: it needs float64, which MPS lacks."""
-    return torch.device("cpu") if device.type == "mps" else device

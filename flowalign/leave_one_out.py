@@ -5,7 +5,8 @@ vector, its covariance by one rank. So the whole flow of n samples through n mod
 three times that through one, and is exact up to what is held: the spreads of the means (a, b), the
 ridge and the rotation of the covariance, the targets, the balance of text and samples.
 
-All tensors are float64; shapes as in :mod:`flowalign.class_model`.
+Estimated in float64 like the model; the flow itself is at home in float32, as any field is. Shapes
+as in :mod:`flowalign.class_model`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from flowalign import path
 from flowalign.class_model import Covariance, MeansPosterior, Support
@@ -135,45 +137,58 @@ class LeaveOneOutField(GaussianField):
 
     def distances(self, t: Tensor, z: Tensor) -> Tensor:
         """Squared Mahalanobis distances, (m, C), of states ``z``, (m, d), to all classes."""
-        centres, width = self._centres(t), self._width(t)
-        middle = centres.mean(dim=0)  # what cancels should not take the digits of what does not
-        z, centres = z - middle, centres - middle
-        shift = (1 - t) * self.shift
-        whitened, residuals = z / width, self.residuals / width
-        squares = (whitened * z).sum(dim=1)[:, None] + (centres / width * centres).sum(dim=1)
-        along = (residuals * z).sum(dim=1)[:, None] - residuals @ centres.T
-        length = (residuals * self.residuals).sum(dim=1)[:, None]
-        distances = squares - 2 * whitened @ centres.T + 2 * shift * along + shift.square() * length
-        # So far in the covariance of all samples. Along the deviation it is narrower without one.
-        deviations, gain = self._inverse_update(t, width)
-        across = (deviations * z).sum(dim=1)[:, None] - deviations @ centres.T
-        across = across + shift * (deviations * self.residuals).sum(dim=1)[:, None]
-        return distances + gain * across.square()
+        return self._distances(z, self._centres(t), *self._inverse(t), 1 - t)
 
     def velocity(self, t: Tensor, z: Tensor) -> Tensor:
         """Velocity, (m, d), at time ``t``, 0-dimensional; row i is a state of sample i."""
         t = t.clamp(max=1 - path.T_MIN)
-        distances = self.distances(t, z)
+        centres, inverse = self._centres(t), self._inverse(t)
+        distances = self._distances(z, centres, *inverse, 1 - t)
         tail = self.config["tail"]
-        density = -distances / 2 if tail is None else log_t_density(distances, tail)
+        density = distances.mul_(-0.5) if tail is None else log_t_density(distances, tail)
         weights = self._class_weights(density, z)
-        # The field in another form: S' = -2 / (1 - t) S + sigma^2 I, without the noise a straight
-        # line to the expected target.
-        velocity = (weights @ self.targets - z) / (1 - t)
-        if not self.config["noise_std"]:
-            return velocity
-        width = self._width(t)
-        shift = (1 - t) * (weights * self.shift).sum(dim=1, keepdim=True)
-        off_centre = z - weights @ self._centres(t) + shift * self.residuals
-        deviations, gain = self._inverse_update(t, width)
-        along = (deviations * off_centre).sum(dim=1, keepdim=True)
-        whitened = off_centre / width + gain * along * deviations
-        return velocity + self.config["noise_std"] ** 2 / 2 * whitened
+        # The field in another form, since S' = -2 / (1 - t) S + sigma^2 I: without the noise a
+        # straight line to the expected target.
+        velocity = torch.addmm(z, weights, self.targets, beta=-1).div_(1 - t)
+        noise = self.config["noise_std"] ** 2 / 2
+        if noise:
+            width, whitened, gain = inverse
+            shift = (1 - t) * vecdot(weights, self.shift)
+            off_centre = torch.addmm(z, weights, centres, alpha=-1)
+            off_centre.addcmul_(self.residuals, shift[:, None])
+            along = noise * gain * vecdot(whitened, off_centre)
+            velocity.addcdiv_(off_centre, width, value=noise)
+            velocity.addcmul_(whitened, along[:, None])
+        return velocity
 
-    def _inverse_update(self, t: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors v, (m, d), and factors g, (m, 1), such that a row's inverse has g v v^T more."""
-        downdates = (1 - t) ** 2 * self.downdates
+    def _inverse(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse covariance of each row: 1 / width, (d,), and gain, (m,), times v v^T, (m, d)."""
+        width = self._width(t)
         whitened = self.deviations / width
+        downdates = (1 - t) ** 2 * self.downdates
         # The ridge keeps the denominator positive.
-        gain = downdates / (1 - downdates * (whitened * self.deviations).sum(dim=1))
-        return whitened, gain[:, None]
+        return width, whitened, downdates / (1 - downdates * vecdot(whitened, self.deviations))
+
+    def _distances(
+        self,
+        z: Tensor,
+        centres: Tensor,
+        width: Tensor,
+        whitened: Tensor,
+        gain: Tensor,
+        left: Tensor,
+    ) -> Tensor:
+        middle = centres.mean(dim=0)  # what cancels should not take the digits of what does not
+        z, centres = z - middle, centres - middle
+        shift, narrow = left * self.shift, centres / width
+        residuals = self.residuals / width
+        distances = torch.addmm(vecdot(narrow, centres), z, narrow.T, alpha=-2)
+        distances.add_(vecdot(z / width, z)[:, None])
+        # The means are elsewhere by multiples of the residual.
+        along = torch.addmm(vecdot(residuals, z)[:, None], residuals, centres.T, alpha=-1)
+        length = vecdot(residuals, self.residuals)[:, None]
+        distances.add_(along.mul_(2).addcmul_(shift, length).mul_(shift))
+        # The covariance is narrower along the deviation.
+        across = torch.addmm(vecdot(whitened, z)[:, None], whitened, centres.T, alpha=-1)
+        across.addcmul_(shift, vecdot(whitened, self.residuals)[:, None])
+        return distances.addcmul_(across.square_(), gain[:, None])

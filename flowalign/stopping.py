@@ -30,7 +30,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from flowalign import ode
-from flowalign.spaces import cosine_similarities
+from flowalign.spaces import directions
 from flowalign.validation import max_steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ CAUTIOUS_STOP = 0.2
 STANDARD_ERRORS = 2.0
 MAX_CANDIDATES = 11
 PRIOR_SCALE = 30.0  # median of the inverse temperature; what it is where nothing can be held out
-LOG_SCALE_RANGE = (-7.0, 12.0)
+LOG_SCALE_RANGE = (-3.0, 9.0)
 
 
 @torch.inference_mode()
@@ -79,8 +79,8 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
         states = ode.integrate(
             field.velocity, field.encode(part.x), times, solver, singular_end=field.singular_end
         )
-        targets = field.encode(part.targets)
-        block = torch.stack([cosine_similarities(states[step], targets) for step in steps])
+        goals = directions(field.encode(part.targets)).T
+        block = torch.stack([directions(states[step]) @ goals for step in steps])
         # A state that left the numbers is like no class.
         blocks.append(block.nan_to_num(0.0).cpu())
     cosines, codes = torch.cat(blocks, dim=1), torch.cat([part.codes.cpu() for part in parts])
@@ -147,6 +147,6 @@ def calibrate(cosines: Tensor, codes: Tensor) -> tuple[float, float]:
         return log_loss(log_scale) + (log_scale - math.log(PRIOR_SCALE)) ** 2 / 2
 
     best = minimize_scalar(
-        penalised, bounds=LOG_SCALE_RANGE, method="bounded", options={"xatol": 1e-3}
+        penalised, bounds=LOG_SCALE_RANGE, method="bounded", options={"xatol": 5e-3}
     )
     return math.exp(best.x), log_loss(best.x) / len(codes)

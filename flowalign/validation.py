@@ -21,13 +21,13 @@ VELOCITY_FIELDS = ("gaussian", "mlp")
 
 def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
-    _one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
+    one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
     joint = params["joint"]
     if not isinstance(joint, bool | np.bool_) and not is_auto(joint):
         raise ValueError(f"joint must be 'auto', True or False, got {joint!r}.")
     _number("noise", params["noise"], low=0)
     if isinstance(params["class_prior"], str):
-        _one_of("class_prior", params["class_prior"], ("uniform", "empirical"))
+        one_of("class_prior", params["class_prior"], ("uniform", "empirical"))
     _integer("n_blocks", params["n_blocks"], low=1)
     if params["hidden_dim"] is not None:
         _integer("hidden_dim", params["hidden_dim"], low=1)
@@ -46,7 +46,7 @@ def check_solver_parameters(params: dict[str, Any]) -> None:
     if not is_auto(n_steps):
         _integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
     _number("step_size", step_size, low=0, high=1, low_excluded=True)
-    _one_of("solver", params["solver"], SOLVERS)
+    one_of("solver", params["solver"], SOLVERS)
     if not is_auto(params["logit_scale"]):
         _number(
             "logit_scale", params["logit_scale"], low=0, low_excluded=True, otherwise="'auto' or "
@@ -144,6 +144,14 @@ def class_probabilities(
 def max_steps(step_size: float) -> int:
     """Return how many whole steps fit into [0, 1], forgiving rounding in ``step_size``."""
     return math.floor(1 / step_size + 1e-9)
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Check that a parameter is one of a few strings."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -277,10 +285,3 @@ def _number(
         bound = f"{'above' if low_excluded else 'at least'} {low}"
         bound += f" and at most {high}" if high < math.inf else ""
         raise ValueError(f"{name} must be finite and {bound}, got {value!r}.")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")

@@ -5,8 +5,10 @@
 For every feature set in FOLDER (see ``feature_sets.py``) and three draws of the support set (three
 training seeds, where the training data hold one draw only): test accuracy after no steps, after the
 chosen ones and after the best on test; expected calibration error (15 bins) and log-loss of
-``predict_proba`` and of the same at an inverse temperature of 100. With ``--repeats``, also the
-median time of a fit beside one with both given as numbers, in turn. Nothing is chosen on test data.
+``predict_proba``, of the same at an inverse temperature of 100, and of the same calibrated by
+scikit-learn's ``CalibratedClassifierCV`` (temperature, min(shots, 4) folds, from 2 shots on). With
+``--repeats``, also the median time of a fit beside one with both given as numbers, in turn. Nothing
+is chosen on test data.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 import feature_sets
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss
 
 from flowalign import FlowMatchingAligner
@@ -53,9 +56,15 @@ def evaluate(path: Path, field: str, n_shots: int, seed: int, repeats: int) -> d
         "chosen": curve[model.n_steps_],
         "best": max(curve),
     }
-    for name in ("", " at 100"):
-        model.set_params(logit_scale=100 if name else "auto")
-        P = model.predict_proba(X_test.astype(float))  # in float32 rows sum to one too roughly
+    X_test = X_test.astype(float)  # in float32 rows sum to one too roughly for log_loss
+    probabilities = {"": model.predict_proba(X_test)}
+    probabilities[" at 100"] = model.set_params(logit_scale=100).predict_proba(X_test)
+    if n_shots > 1:
+        peer = CalibratedClassifierCV(
+            fixed, method="temperature", cv=min(n_shots, 4), ensemble=False
+        ).fit(X, y)
+        probabilities[" of CalibratedClassifierCV"] = peer.predict_proba(X_test)
+    for name, P in probabilities.items():
         row["ECE" + name] = 100 * calibration_error(P, y_test)
         row["log-loss" + name] = log_loss(y_test, P, labels=model.classes_)
     if repeats:

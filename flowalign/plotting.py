@@ -1,0 +1,137 @@
+"""Displays in scikit-learn's manner. They need matplotlib: ``pip install "flowalign[plot]"``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from flowalign.validation import one_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
+
+    from flowalign.aligner import FlowMatchingAligner
+
+LABELS = {
+    "accuracy": "accuracy on held-out samples",
+    "log_loss": "log-loss of held-out samples",
+    "logit_scale": "inverse temperature",
+}
+
+
+class StopDisplay:
+    """What held-out samples say of each step of the flow, and where the aligner stops.
+
+    Make one with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    scores : dict of ndarray
+        ``stop_scores_`` of a fitted aligner.
+    stop_time : float
+        Where it stops.
+    source : str
+        Who the held-out samples are, ``stop_source_``.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+    figure_ : matplotlib.figure.Figure
+    line_ : matplotlib.lines.Line2D
+        The scores.
+    stop_line_ : matplotlib.lines.Line2D
+        The stop.
+
+    Examples
+    --------
+    >>> from flowalign import FlowMatchingAligner
+    >>> from flowalign.datasets import make_cross_modal
+    >>> from flowalign.plotting import StopDisplay
+    >>> data = make_cross_modal(random_state=0)
+    >>> aligner = FlowMatchingAligner().fit(data.X_train, data.y_train, data.class_embeddings)
+    >>> StopDisplay.from_estimator(aligner, score="log_loss")  # doctest: +SKIP
+    """
+
+    ax_: Axes
+    figure_: Figure
+    line_: Line2D
+    stop_line_: Line2D
+
+    def __init__(self, *, scores: dict[str, NDArray[Any]], stop_time: float, source: str) -> None:
+        self.scores = scores
+        self.stop_time = stop_time
+        self.source = source
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: FlowMatchingAligner,
+        *,
+        score: str = "accuracy",
+        ax: Axes | None = None,
+        **line_kw: Any,
+    ) -> StopDisplay:
+        """Plot the scores that a fitted aligner keeps.
+
+        Parameters
+        ----------
+        estimator : FlowMatchingAligner
+            Fitted with "auto" as `n_steps` or `logit_scale`.
+        score : {"accuracy", "log_loss", "logit_scale"}, default="accuracy"
+            Which of ``stop_scores_``.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where; None makes a figure.
+        **line_kw : dict
+            Of the line, for ``Axes.plot``.
+
+        Returns
+        -------
+        StopDisplay
+
+        Raises
+        ------
+        ValueError
+            If nothing was held out in the fit.
+        """
+        check_is_fitted(estimator)
+        if estimator.stop_scores_ is None:
+            raise ValueError(
+                "The aligner has no scores to plot: no sample was held out in its fit. That takes "
+                "n_steps='auto' or logit_scale='auto', and two samples of some class or X_val."
+            )
+        display = cls(
+            scores=estimator.stop_scores_,
+            stop_time=estimator.stop_time_,
+            source=str(estimator.stop_source_),
+        )
+        return display.plot(score=score, ax=ax, **line_kw)
+
+    def plot(
+        self, *, score: str = "accuracy", ax: Axes | None = None, **line_kw: Any
+    ) -> StopDisplay:
+        """Draw the scores against time, with a dashed line at the stop.
+
+        Parameters are those of :meth:`from_estimator`.
+        """
+        one_of("score", score, tuple(LABELS))
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError(
+                'StopDisplay needs matplotlib: pip install "flowalign[plot]".'
+            ) from error
+        if ax is None:
+            _, ax = plt.subplots()
+        style = {"marker": "o", "color": "C0", "label": self.source} | line_kw
+        (self.line_,) = ax.plot(self.scores["stop_time"], self.scores[score], **style)
+        self.stop_line_ = ax.axvline(
+            self.stop_time, color="0.3", linestyle="--", label=f"stop at {self.stop_time:g}"
+        )
+        ax.set(xlabel="time at which the flow stops", ylabel=LABELS[score])
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
+        return self
