@@ -73,8 +73,9 @@ nearest = aligner.classes_[(X_test @ means.T).argmax(axis=1)]
 # Accuracy
 # --------
 # After zero steps the features are where they were, and are compared with the mapped embeddings.
-# Ten steps of 0.1 are the whole flow. ``predict`` stops after ``n_steps``, here left at its
-# default. The other steps are shown to look at: the step is not chosen on the test set.
+# Ten steps of 0.1 are the whole flow. ``predict`` stops where ``fit`` chose to, on support drawings
+# carried by fields that were fitted without them: ``stop_scores_`` has their accuracy at each step.
+# On the test set the other steps are only shown to look at.
 
 stages = np.array(list(aligner.staged_predict(X_test)))
 curve = (stages == y_test).mean(axis=1)

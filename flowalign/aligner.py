@@ -169,9 +169,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     are numbers. Another step than that at time 0.5 must be right for more samples by two standard
     errors, which few samples rarely say: neighbouring steps differ little, and the best of them
     would be a random one. If every class has one sample, none can be held out beside another of its
-    class; then the closed form stops at 0.5, with the temperature of classes held out as a whole
-    (text permitting), the network at 0.2 with an inverse temperature of 30. Neither choice depends
-    on the order of the rows or on the names of the classes.
+    class; then the closed form stops at 0.5 and the network at 0.2, with the temperature of classes
+    held out as a whole or, if there is no text to predict those, an inverse temperature of 30.
+    Neither choice depends on the order of the rows or on the names of the classes. Beyond some
+    thousand samples those that are held out are a part, as even over the classes as they allow.
 
     There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
     repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
@@ -303,7 +304,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             source, parts = hold_out(fitted, coupling, validation_set, fit_field)
             scores = score_steps(parts, self.step_size, self.solver) if parts else None
         if validation.is_auto(self.n_steps):
-            stop = choose_stop(source, scores)
+            stop = choose_stop(source, scores, trained=fitted.left_out is None)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)

@@ -84,14 +84,12 @@ def hold_out(
     if validation_set is not None:
         return "validation data", [HeldOut.of(fitted.field, *validation_set, coupling.targets)]
     if fitted.left_out is not None:
-        parts = _leave_one_out(fitted.left_out, coupling)
-        source = "held-out classes" if coupling.one_shot else "leave-one-out"
+        source, parts = "leave-one-out", _leave_one_out(fitted.left_out, coupling)
     else:
-        # A trained field knows nothing of a class that it has not seen, and holding out classes as
-        # a whole would only say so.
-        parts = [] if coupling.one_shot else _cross_fit(fit, coupling)
-        source = "cross-fitting"
-    return source if parts else "nothing", parts
+        source, parts = "cross-fitting", _cross_fit(fit, coupling)
+    if coupling.one_shot:
+        source = "held-out classes" if parts else "nothing"
+    return source, parts
 
 
 def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]:

@@ -42,8 +42,8 @@ DEFAULT_STOP = 0.5
 """From here on the closed form hardly changes, and trained fields are within half a point of their
 best common step on support data; ``docs/decisions/0003-defaults.md``."""
 
-CAUTIOUS_STOP = 0.2
-"""Where nothing can be held out, a network with one sample a class: there it is best early."""
+ONE_SHOT_STOP = 0.2
+"""Of a network with one sample a class, which is best stopped early."""
 
 STANDARD_ERRORS = 2.0
 MAX_CANDIDATES = 11
@@ -107,13 +107,16 @@ def nearest_step(time: float, step_size: float) -> int:
     return min(math.floor(time / step_size + 0.5 + 1e-9), max_steps(step_size))
 
 
-def choose_stop(source: str | None, scores: dict[str, NDArray[Any]] | None) -> float:
-    """Return the stop time that the held-out samples, from where `source` says, speak for."""
-    if scores is None:
-        return CAUTIOUS_STOP
-    if source == "held-out classes":
-        # They say how good zero-shot classes are, not how good classes with a sample.
-        return DEFAULT_STOP
+def choose_stop(
+    source: str | None, scores: dict[str, NDArray[Any]] | None, *, trained: bool
+) -> float:
+    """Return the stop time that the held-out samples speak for.
+
+    Where each class has one sample they are silent: classes held out as a whole say how good a
+    field is at classes that it has not seen. `trained` is whether the field is a network.
+    """
+    if scores is None or source == "held-out classes":
+        return ONE_SHOT_STOP if trained else DEFAULT_STOP
     gain = scores["n_better"] - scores["n_worse"]
     error = np.sqrt(scores["n_better"] + scores["n_worse"])
     clear = (gain > 0) & (gain >= STANDARD_ERRORS * error)

@@ -146,17 +146,16 @@ def test_a_given_number_of_steps_has_its_own_temperature(hard, small):
         given.set_params(n_steps="auto").predict(hard.X_test)
 
 
-def test_one_shot(one_shot, small, small_mlp):
-    """Stated: the closed form stops at 0.5, the network at 0.2; only the former can calibrate."""
+def test_one_shot(one_shot, small):
+    """Stated: the closed form stops at 0.5, the network at 0.2; text is needed to calibrate."""
     model = small(**AUTO).fit(one_shot.X_train, one_shot.y_train, one_shot.class_embeddings)
-    if model.velocity_field == "mlp":
-        assert (model.stop_source_, model.n_steps_, model.logit_scale_) == ("nothing", 2, 30)
-        assert model.stop_scores_ is None
-    else:
-        assert (model.stop_source_, model.n_steps_) == ("held-out classes", 5)
-        assert model.logit_scale_ != 30
+    stop = 5 if model.velocity_field == "gaussian" else 2
+    assert (model.stop_source_, model.n_steps_) == ("held-out classes", stop)
+    assert model.logit_scale_ == model.stop_scores_["logit_scale"][stop] != 30
     without_text = small(**AUTO).fit(one_shot.X_train, one_shot.y_train)
-    assert (without_text.stop_source_, without_text.logit_scale_) == ("nothing", 30)
+    assert (without_text.stop_source_, without_text.n_steps_) == ("nothing", stop)
+    assert without_text.stop_scores_ is None
+    assert without_text.logit_scale_ == 30
     without_text.predict_proba(one_shot.X_test)
 
 

@@ -73,21 +73,21 @@ def test_leaving_one_out(joint, n_parts):
     rows = torch.cat([part.field.rows for part in parts])
     assert sorted(rows.tolist()) == list(range(18))
     for part in parts:
-        np.testing.assert_array_equal(part.x, pairs.X[part.field.rows])
+        np.testing.assert_array_equal(part.x, pairs.X[part.field.rows].astype(np.float32))
         np.testing.assert_array_equal(part.codes, pairs.codes[part.field.rows])
         expected = pairs if joint else pairs.without(part.field.rows.numpy())
-        np.testing.assert_allclose(part.targets, expected.targets, rtol=1e-6)
-        np.testing.assert_allclose(part.field.decode(part.field.targets), part.targets, atol=1e-9)
+        np.testing.assert_allclose(part.targets, expected.targets, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(part.field.decode(part.field.targets), part.targets, atol=1e-5)
 
 
 def test_one_shot():
     """Nothing tells a sample's class but its name; without one nothing can be said."""
     with_text, without = coupling(1), coupling(1, E=None)
-    source, parts = hold_out(closed_form(with_text), with_text, None, never)
-    assert source == "held-out classes"
-    assert sum(len(part.x) for part in parts) == C
-    assert hold_out(closed_form(without), without, None, never) == ("nothing", [])
-    assert hold_out(network(with_text), with_text, None, never) == ("nothing", [])
+    for fit in (closed_form, network):
+        source, parts = hold_out(fit(with_text), with_text, None, fit)
+        assert source == "held-out classes"
+        assert sum(len(part.x) for part in parts) == C
+        assert hold_out(fit(without), without, None, fit) == ("nothing", [])
 
 
 def test_single_samples_of_a_mixed_set_are_not_judged():

@@ -9,8 +9,8 @@ from torch import nn
 
 from flowalign.held_out import HeldOut
 from flowalign.stopping import (
-    CAUTIOUS_STOP,
     DEFAULT_STOP,
+    ONE_SHOT_STOP,
     PRIOR_SCALE,
     calibrate,
     choose_stop,
@@ -42,12 +42,15 @@ def table(n_better, n_worse, step=0.1):
     ],
 )
 def test_the_default_is_left_on_two_standard_errors(n_better, n_worse, stop):
-    assert choose_stop("leave-one-out", table(n_better, n_worse)) == pytest.approx(stop)
+    for trained in (False, True):
+        chosen = choose_stop("leave-one-out", table(n_better, n_worse), trained=trained)
+        assert chosen == pytest.approx(stop)
 
 
 def test_classes_held_out_as_a_whole_do_not_move_the_stop():
-    assert choose_stop("held-out classes", table([50, 0], [0, 0])) == DEFAULT_STOP
-    assert choose_stop("nothing", None) == CAUTIOUS_STOP
+    for source, scores in (("held-out classes", table([50, 0], [0, 0])), ("nothing", None)):
+        assert choose_stop(source, scores, trained=False) == DEFAULT_STOP
+        assert choose_stop(source, scores, trained=True) == ONE_SHOT_STOP
 
 
 @pytest.mark.parametrize(

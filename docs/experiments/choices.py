@@ -1,6 +1,6 @@
 """Reports what the aligner chooses by default: the stop, the temperature, and what they cost.
 
-    python docs/experiments/choices.py FOLDER [--field gaussian] [--shots 1 4 16] [--repeats 0]
+    python docs/experiments/choices.py FOLDER [--field gaussian] [--shots 1 4 16]
 
 For every feature set in FOLDER (see ``feature_sets.py``) and three draws of the support set (three
 training seeds, where the training data hold one draw only): test accuracy after no steps, after the
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--field", default="gaussian")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
@@ -87,7 +88,7 @@ def main() -> None:
         for path in paths:
             rows = Parallel(n_jobs=args.jobs)(
                 delayed(evaluate)(path, args.field, n_shots, seed, args.repeats)
-                for seed in range(3)
+                for seed in range(args.draws)
             )
             if path == paths[0]:
                 print(f"{args.field}, {n_shots} shots: steps,", ", ".join([*rows[0]][1:]))
@@ -99,7 +100,9 @@ def main() -> None:
             print(f"  {path.stem:20} {chosen:12}" + " ".join(f"{v:7.2f}" for v in mean), flush=True)
         means = np.mean(means, axis=0)
         print("  " + "mean".ljust(33) + " ".join(f"{v:7.3f}" for v in means))
-        print(f"  regret {means[3] - means[2]:.2f}; below no steps in {lower} of {3 * len(paths)}")
+        print(
+            f"  regret {means[3] - means[2]:.2f}; below no steps in {lower} of {args.draws * len(paths)}"
+        )
 
 
 if __name__ == "__main__":
