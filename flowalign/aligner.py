@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_memory, check_X_y, validate_data
+from sklearn.utils.validation import check_X_y, validate_data
 
 from flowalign import validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
 from flowalign.coupling import Coupling
-from flowalign.fitting import Fitted, fit_gaussian, fit_network
+from flowalign.fitting import field_fitter
 from flowalign.held_out import hold_out
 from flowalign.prediction import FlowPrediction
 from flowalign.stopping import choose_stop, score_steps
@@ -297,7 +294,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         coupling = Coupling.by_class(X, codes, E, self.joint)
         counts = np.bincount(codes, minlength=len(classes))
         prior = validation.class_probabilities(self.class_prior, classes, counts)
-        fit_field = self._field_fitter(prior, device)
+        fit_field = field_fitter(self.get_params(deep=False), prior, device)
         fitted = fit_field(coupling)
         source, scores, stop = None, None, None
         if validation.is_auto(self.n_steps) or validation.is_auto(self.logit_scale):
@@ -320,34 +317,6 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         self._stop = stop
         self._normalize = bool(self.normalize)
         return self
-
-    def _field_fitter(
-        self, prior: NDArray[Any], device: torch.device
-    ) -> Callable[[Coupling], Fitted]:
-        """Return what fits a field to a coupling, cached if `memory` says so."""
-        rng = check_random_state(self.random_state)
-        seeds = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
-        memory = check_memory(self.memory)
-        if not isinstance(self.random_state, Integral):
-            memory = check_memory(None)  # every fit is to be another one
-        fit: Callable[..., Fitted]
-        if self.velocity_field == "gaussian":
-            fit = memory.cache(fit_gaussian)
-            settings: dict[str, Any] = {"prior": prior}
-        else:
-            fit = memory.cache(fit_network, ignore=["verbose"])
-            settings = {
-                "n_blocks": self.n_blocks,
-                "hidden_dim": self.hidden_dim,
-                "max_iter": self.max_iter,
-                "batch_size": self.batch_size,
-                "learning_rate_init": self.learning_rate_init,
-                "weight_decay": self.weight_decay,
-                "seeds": seeds,
-                "verbose": self.verbose,
-            }
-        settings |= {"noise": self.noise, "device": str(device)}
-        return lambda coupling: fit(coupling, **settings).to(device)
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""

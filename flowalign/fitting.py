@@ -6,11 +6,15 @@ predict time (solver, steps, temperature) is not among the arguments: a search o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_memory
 
 from flowalign.closed_form import fit_gaussian_field
 from flowalign.coupling import Coupling
@@ -19,6 +23,15 @@ from flowalign.leave_one_out import LeaveOneOutField
 from flowalign.training import train
 
 HIDDEN_DIM_RANGE = (64, 512)  # of the default; docs/decisions/0003-defaults.md has the figures
+NETWORK_SETTINGS = (
+    "n_blocks",
+    "hidden_dim",
+    "max_iter",
+    "batch_size",
+    "learning_rate_init",
+    "weight_decay",
+    "verbose",
+)
 
 
 class Fitted(NamedTuple):
@@ -32,6 +45,29 @@ class Fitted(NamedTuple):
         """Move to a device; out of a cache fields open on the CPU."""
         left_out = self.left_out and self.left_out.to(device)
         return Fitted(self.field.to(device), self.loss_curve, left_out)
+
+
+def field_fitter(
+    params: dict[str, Any], prior: NDArray[Any], device: torch.device
+) -> Callable[[Coupling], Fitted]:
+    """Return what fits a field to a coupling, cached if `memory` says so.
+
+    `params` are the aligner's; `prior` holds a probability for each class.
+    """
+    rng = check_random_state(params["random_state"])
+    seeds = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
+    memory = check_memory(params["memory"])
+    if not isinstance(params["random_state"], Integral):
+        memory = check_memory(None)  # every fit is to be another one
+    fit: Callable[..., Fitted]
+    if params["velocity_field"] == "gaussian":
+        fit = memory.cache(fit_gaussian)
+        settings: dict[str, Any] = {"prior": prior}
+    else:
+        fit = memory.cache(fit_network, ignore=["verbose"])
+        settings = {name: params[name] for name in NETWORK_SETTINGS} | {"seeds": seeds}
+    settings |= {"noise": params["noise"], "device": str(device)}
+    return lambda coupling: fit(coupling, **settings).to(device)
 
 
 def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str) -> Fitted:

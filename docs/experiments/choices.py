@@ -100,9 +100,8 @@ def main() -> None:
             print(f"  {path.stem:20} {chosen:12}" + " ".join(f"{v:7.2f}" for v in mean), flush=True)
         means = np.mean(means, axis=0)
         print("  " + "mean".ljust(33) + " ".join(f"{v:7.3f}" for v in means))
-        print(
-            f"  regret {means[3] - means[2]:.2f}; below no steps in {lower} of {args.draws * len(paths)}"
-        )
+        n_cases = args.draws * len(paths)
+        print(f"  regret {means[3] - means[2]:.2f}; below no steps in {lower} of {n_cases}")
 
 
 if __name__ == "__main__":
