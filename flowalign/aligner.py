@@ -41,7 +41,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
         :class:`flowalign.fields.GaussianField`. Text and samples are balanced in ``fit`` by leaving
         samples out. "mlp" is the paper's, a residual network modulated by time, which is trained:
-        :class:`flowalign.fields.MLPField`. It takes a hundred times as long and is mostly less
+        :class:`flowalign.fields.MLPField`. It takes hundreds of times as long and is mostly less
         accurate, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
@@ -93,9 +93,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Read when predicting, as `n_steps` is.
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
-        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. Needs an
-        integer as `random_state`; with anything else nothing is cached. Clear the cache when you
-        upgrade flowalign.
+        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. (A network
+        is trained five times in a fit, see Notes; numbers for both `n_steps` and `logit_scale`
+        spare four.) Needs an integer as `random_state`; with anything else nothing is cached. Clear
+        the cache when you upgrade flowalign.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
@@ -168,8 +169,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     would be a random one. If every class has one sample, none can be held out beside another of its
     class; then the closed form stops at 0.5 and the network at 0.2, with the temperature of classes
     held out as a whole or, if there is no text to predict those, an inverse temperature of 30.
-    Neither choice depends on the order of the rows or on the names of the classes. Beyond some
-    thousand samples those that are held out are a part, as even over the classes as they allow.
+    Neither choice depends on the order of the rows or on the names of the classes. Copies of a
+    sample are held out with it; several views of one picture are not recognised, so give validation
+    data where there are any. Of more than some thousand samples an even share is held out.
 
     There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
     repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
@@ -262,7 +264,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         X_val : array-like of shape (m, d) or None
             Validation features, for `n_steps` and `logit_scale` where these are "auto"; the field
             is fitted without them. In a pipeline, earlier steps transform them if it is told so:
-            ``Pipeline(steps, transform_input=["X_val"])``.
+            ``Pipeline(steps, transform_input=["X_val"])``; without that they arrive as they are,
+            which goes unnoticed unless the width changes. Cross-validation cuts them along with X
+            if they are as long.
         y_val : array-like of shape (m,) or None
             Their labels, out of those of the class embeddings.
 

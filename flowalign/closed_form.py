@@ -10,7 +10,7 @@ from torch import Tensor
 from flowalign import path
 from flowalign.balance import CLIP_SCALE, balance
 from flowalign.class_model import Support, estimate_covariance, estimate_means
-from flowalign.coupling import MAX_ENTRIES, spread_rows
+from flowalign.coupling import thinned
 from flowalign.fields import GaussianField
 from flowalign.leave_one_out import LeaveOneOutField
 
@@ -67,7 +67,7 @@ def fit_gaussian_field(
     noise_std = noise * path.rms(x0)
     smallest = noise_std**2 / MAX_NOISE_RATIO
     covariance = replace(covariance, variances=covariance.variances.clamp_min(smallest))
-    rows = spread_rows(codes.cpu().numpy(), MAX_ENTRIES // max(len(targets), x0.shape[1]))
+    rows = thinned(len(x0), max(len(targets), x0.shape[1]))
     model = LeaveOneOutField.of(
         x0,
         codes,

@@ -57,11 +57,13 @@ class Coupling:
         """Place the targets; `joint` as in :func:`flowalign.spaces.place_targets`.
 
         Samples are brought into an order of their own, so that nothing depends on the one they came
-        in: that of their bytes, since any will do that depends on nothing else.
+        in: that of their bytes, since any will do that depends on nothing else. Equal features
+        follow the bytes of their class embeddings.
         """
-        values = np.ascontiguousarray(X)
-        order = np.argsort(values.view(f"V{values.strides[0]}")[:, 0], kind="stable")
-        X, codes = X[order], codes[order]
+        rows = _byte_order(X)
+        if E is not None and _equals_next(X[rows]).any():
+            rows = _byte_order(np.hstack([X, E[codes]]))
+        X, codes = X[rows], codes[rows]
         if E is None:
             return cls(X, codes, None, spaces.class_means(X, codes), True, None)
         return cls(X, codes, E, *spaces.place_targets(E, X, codes, joint))
@@ -72,20 +74,27 @@ class Coupling:
         return self.joint and self.E is not None
 
     @property
+    def copies(self) -> NDArray[Any]:
+        """Samples, (n,) of bool, that equal the one before them and its class."""
+        again = _equals_next(self.X) & (self.codes[1:] == self.codes[:-1])
+        return np.concatenate([[False], again])
+
+    @property
     def one_shot(self) -> bool:
-        """Whether no class has two samples."""
-        return int(np.bincount(self.codes).max()) == 1
+        """Whether no class has two samples that differ."""
+        return int(np.bincount(self.codes[~self.copies]).max()) == 1
 
     @property
     def removable(self) -> NDArray[Any]:
         """Rows of the samples that can be held out.
 
-        Those whose class has others. In a one-shot set all, if there is text to place the target of
-        a class without samples, and none otherwise.
+        Those whose class has others that differ. In a one-shot set all, if there is text to place
+        the target of a class without samples, and none otherwise.
         """
-        if self.one_shot:
-            return np.arange(0 if self.E is None else len(self.X))
-        return np.flatnonzero(np.bincount(self.codes)[self.codes] > 1)
+        distinct = np.bincount(self.codes[~self.copies], minlength=self.codes.max() + 1)
+        if not self.one_shot:
+            return np.flatnonzero(distinct[self.codes] > 1)
+        return np.arange(0 if self.E is None or distinct.sum() == 1 else len(self.X))
 
     def without(self, rows: NDArray[Any]) -> Coupling:
         """Leave samples out, of the targets too."""
@@ -96,28 +105,40 @@ class Coupling:
         """Split the removable samples into four folds to hold out in turn: lists of rows.
 
         Each class is spread over the folds and keeps a sample outside of each; in a one-shot set
-        folds hold out classes as a whole. The names of the classes play no part. Very few samples
-        make fewer folds.
+        folds hold out classes as a whole. Copies of a sample are in its fold: outside of it they
+        would give its class away. The names of the classes play no part. Very few samples make
+        fewer folds.
         """
         rows = self.removable
-        codes = self.codes[rows]
+        codes, copies = self.codes[rows], self.copies[rows]
         _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
         # Classes begin at different folds, so that these are of one size.
-        fold = (_turns(codes) + np.argsort(np.argsort(first))[inverse]) % N_FOLDS
+        fold = (_turns(codes, copies) + np.argsort(np.argsort(first))[inverse]) % N_FOLDS
         folds = [rows[fold == k] for k in range(N_FOLDS)]
-        return [rows for rows in folds if 0 < len(rows) < len(self.X)]
+        return [rows for rows in folds if len(rows)]
 
 
-def _turns(codes: NDArray[Any]) -> NDArray[Any]:
-    """How many samples of its class come before each: 0 for the first of every class."""
+def _turns(codes: NDArray[Any], copies: NDArray[Any]) -> NDArray[Any]:
+    """How many samples of its class come before each, copies not counted."""
     order = np.argsort(codes, kind="stable")
-    counts = np.bincount(codes)
-    first = np.cumsum(counts) - counts
+    counted = np.cumsum(~copies[order])
+    _, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
     turns = np.empty(len(codes), dtype=int)
-    turns[order] = np.arange(len(codes)) - first[codes[order]]
+    turns[order] = counted - np.repeat(counted[starts], counts)
     return turns
 
 
-def spread_rows(codes: NDArray[Any], most: int) -> NDArray[Any]:
-    """Rows of at most ``most`` samples, as evenly over the classes as they allow."""
-    return np.argsort(_turns(codes), kind="stable")[: max(1, most)]
+def _byte_order(X: NDArray[Any]) -> NDArray[Any]:
+    """Rows in the order of their bytes."""
+    values = np.array(X, order="C")
+    return np.argsort(values.view(f"V{values.shape[1] * values.itemsize}")[:, 0], kind="stable")
+
+
+def _equals_next(X: NDArray[Any]) -> NDArray[Any]:
+    return (X[1:] == X[:-1]).all(axis=1)
+
+
+def thinned(n: int, width: int) -> NDArray[Any]:
+    """Rows of a set of n that arrays of this width have room for, evenly spread over the set."""
+    most = max(1, MAX_ENTRIES // width)
+    return np.linspace(0, n - 1, min(n, most)).round().astype(int)

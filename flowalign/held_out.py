@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowalign.coupling import MAX_ENTRIES, Coupling, spread_rows
+from flowalign.coupling import Coupling, thinned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,9 +47,9 @@ class HeldOut:
     def of(
         cls, field: VelocityField, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
     ) -> HeldOut:
-        """Put arrays where the field is; of many samples some are taken from each class."""
+        """Put arrays where the field is; of very many samples an even share is taken."""
         like = next(iter(field.state_dict().values()))
-        rows = spread_rows(codes, MAX_ENTRIES // max(len(targets), X.shape[1]))
+        rows = thinned(len(X), max(len(targets), X.shape[1]))
         return cls(
             field,
             torch.tensor(X[rows], dtype=like.dtype, device=like.device),
@@ -83,13 +83,13 @@ def hold_out(
     """
     if validation_set is not None:
         return "validation data", [HeldOut.of(fitted.field, *validation_set, coupling.targets)]
-    if fitted.left_out is not None:
+    if fitted.left_out is not None and not coupling.copies.any():
         source, parts = "leave-one-out", _leave_one_out(fitted.left_out, coupling)
     else:
         source, parts = "cross-fitting", _cross_fit(fit, coupling)
     if coupling.one_shot:
-        source = "held-out classes" if parts else "nothing"
-    return source, parts
+        source = "held-out classes"
+    return (source, parts) if parts else ("nothing", [])
 
 
 def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]:
@@ -106,6 +106,8 @@ def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]
     parts = []
     for rows, targets in folds:
         rows = rows[places[rows] >= 0]
+        if not len(rows):
+            continue
         moved = torch.tensor(targets, dtype=model.basis.dtype, device=model.basis.device)
         part = model.select(torch.tensor(places[rows], device=model.basis.device), moved)
         x = torch.tensor(coupling.X[rows], dtype=moved.dtype, device=moved.device)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -176,10 +177,15 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     def n_steps_(self) -> int:
         """Steps that `predict` takes now."""
         check_is_fitted(self)
+        try:
+            validation.check_solver_parameters(self.get_params(deep=False))
+        except (TypeError, ValueError) as error:
+            # What shows an estimator asks for its attributes, whatever its parameters are now.
+            raise AttributeError(str(error)) from error
         if not validation.is_auto(self.n_steps):
             return self.n_steps  # type: ignore[return-value]
         if self._stop is None:
-            raise ValueError(
+            raise NotFittedError(
                 "n_steps='auto' was set after a fit with a number, in which no stop was chosen. "
                 "Fit again, or set a number."
             )
@@ -200,7 +206,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         if not validation.is_auto(self.logit_scale):
             return self.logit_scale  # type: ignore[return-value]
         if self.stop_source_ is None:
-            raise ValueError(
+            raise NotFittedError(
                 "logit_scale='auto' was set after a fit with a number, in which nothing was "
                 "calibrated. Fit again, or set a number."
             )

@@ -75,9 +75,10 @@ def check_validation_data(
             f"X_val has columns {shorten(X_val.columns)} where X has {shorten(X.columns)}; give "
             "both the same, in the same order."
         )
-    rows = check_array(
-        as_numpy(X_val), dtype=features.dtype, input_name="X_val", ensure_min_samples=0
-    )
+    try:
+        rows = check_array(as_numpy(X_val), dtype=features.dtype, ensure_min_samples=0)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"X_val must be features like X: {error}") from error
     labels = label_values(as_numpy(y_val), "y_val")
     if len(rows) != len(labels):
         raise ValueError(

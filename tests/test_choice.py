@@ -131,10 +131,32 @@ def test_auto_after_a_fit_with_a_number_is_refused(name, hard, small):
     model.set_params(**{other: 5}).fit(hard.X_train, hard.y_train, hard.class_embeddings)
     assert model.stop_scores_ is model.stop_source_ is None
     model.set_params(**{name: "auto"})
+    assert "FlowMatchingAligner" in model._repr_html_()
     with pytest.raises(ValueError, match=f"{name}='auto' was set after a fit with a number"):
         model.predict_proba(hard.X_test)
     if name == "logit_scale":  # what does not need it works
         model.predict(hard.X_test)
+
+
+def test_an_estimator_with_bad_parameters_can_be_shown(hard, small):
+    model = small(**AUTO).fit(hard.X_train, hard.y_train, hard.class_embeddings)
+    for params in ({"step_size": 0}, {"n_steps": -3}, {"n_steps": 11}, {"step_size": "x"}):
+        before = model.get_params()
+        model.set_params(**params)
+        assert "FlowMatchingAligner" in model._repr_html_()
+        assert not hasattr(model, "n_steps_")
+        with pytest.raises((TypeError, ValueError), match=next(iter(params))):
+            model.predict(hard.X_test)
+        model.set_params(**before)
+
+
+def test_repeating_rows_does_not_make_certain(hard, small):
+    """A copy that stays behind gives away the class of the one that is held out."""
+    X, y = np.repeat(hard.X_train, 2, axis=0), np.repeat(hard.y_train, 2)
+    once = small(**AUTO).fit(hard.X_train, hard.y_train, hard.class_embeddings)
+    twice = small(**AUTO).fit(X, y, hard.class_embeddings)
+    assert twice.stop_scores_["accuracy"][5] < once.stop_scores_["accuracy"][5] + 0.1
+    assert twice.logit_scale_ < 2 * once.logit_scale_
 
 
 def test_a_given_number_of_steps_has_its_own_temperature(hard, small):
@@ -222,8 +244,10 @@ X_VAL = np.ones((4, 24))
         (X_VAL[:, :5], "known", "X_val is 5 wide and X is 24 wide.*transform_input"),
         (X_VAL, "three", "X_val and y_val must pair up, got 4 rows and 3 labels"),
         (X_VAL, "unknown", "y_val has labels that are no class: 'nobody'"),
-        (np.full((4, 24), np.nan), "known", "X_val contains NaN"),
+        (np.full((4, 24), np.nan), "known", "X_val must be features like X: Input contains NaN"),
         (0 * X_VAL, "known", "X_val has rows of zeros"),
+        (X_VAL[0], "known", "X_val must be features like X: Expected 2D"),
+        (np.full((4, 24), "x"), "known", "X_val must be features like X: could not convert"),
         (X_VAL[:0], [], "y_val must be a non-empty"),
         (X_VAL[:0], "known", "X_val and y_val must pair up, got 0 rows"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner, closed_form
+from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.balance import balance
 from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
 
@@ -91,11 +91,9 @@ def test_priors_and_text_are_weighed_by_the_balance():
 
 
 def test_many_samples_are_thinned_before_they_are_left_out(monkeypatch):
-    monkeypatch.setattr(closed_form, "MAX_ENTRIES", 100)
+    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 100)
     X, codes = gaussian_classes(n_shots=30)
-    rows = fit_both(X, codes, np.eye(4, 5))[1].rows
-    assert len(rows.unique()) == 20
-    assert codes[rows].tolist().count(3) == 5
+    assert len(fit_both(X, codes, np.eye(4, 5))[1].rows.unique()) == 20
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

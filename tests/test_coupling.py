@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowalign import spaces
-from flowalign.coupling import Coupling, spread_rows
+from flowalign.coupling import Coupling, thinned
 
 rng = np.random.default_rng(0)
 E = rng.normal(size=(6, 4))
@@ -80,10 +80,48 @@ def test_leaving_samples_out_leaves_them_out_of_the_targets():
     assert others.joint == pairs.joint
 
 
-def test_many_rows_are_thinned_evenly():
-    codes = rng.permutation([0] * 100 + [1] * 10 + [2] * 10 + [3])
-    rows = spread_rows(codes, 40)
-    assert len(set(rows)) == 40
-    assert np.bincount(codes[rows]).tolist() == [19, 10, 10, 1]
-    assert len(set(spread_rows(codes, 500))) == 121
-    assert len(spread_rows(codes, 0)) == 1
+def test_copies_are_held_out_together():
+    """A copy of a sample that stayed would give its class away."""
+    pairs = coupling([3, 4, 5, 1, 1, 2])
+    rows = np.repeat(np.arange(16), [1, 3, 1, 2, 1, 1, 1, 4, 1, 1, 1, 1, 2, 1, 1, 1])
+    repeated = Coupling.by_class(pairs.X[rows], pairs.codes[rows], E, False)
+    assert repeated.copies.sum() == len(rows) - 16
+    assert set(repeated.codes[repeated.removable]) == set(pairs.codes[pairs.removable])
+    for fold in repeated.folds():
+        inside = {row.tobytes() for row in repeated.X[fold]}
+        outside = {row.tobytes() for row in np.delete(repeated.X, fold, axis=0)}
+        assert not inside & outside
+        assert set(np.delete(repeated.codes, fold)) == set(range(6))
+    twice = Coupling.by_class(np.repeat(X1, 2, axis=0), np.repeat(np.arange(6), 2), E, False)
+    assert twice.one_shot
+    assert sorted(map(len, twice.folds())) == [2, 2, 4, 4]
+
+
+X1 = np.random.default_rng(2).normal(size=(6, 8))
+
+
+def test_equal_features_of_several_classes_have_an_order_too():
+    X, codes = np.ones((6, 8)), np.arange(6)
+    names = rng.permutation(6)
+    one = Coupling.by_class(X, codes, E, joint=False)
+    other = Coupling.by_class(X, names[codes[::-1]], E[np.argsort(names)], joint=False)
+    np.testing.assert_array_equal(other.codes, names[one.codes])
+
+
+def test_rows_of_a_strided_array_have_bytes_too():
+    wide = rng.normal(size=(8, 8))
+    assert len(Coupling.by_class(wide[::8], np.array([0]), E[:1], False).X) == 1
+    by_column = np.asfortranarray(wide)
+    np.testing.assert_array_equal(
+        Coupling.by_class(by_column, np.arange(8) % 6, E, False).X,
+        Coupling.by_class(wide, np.arange(8) % 6, E, False).X,
+    )
+
+
+def test_many_rows_are_thinned_evenly(monkeypatch):
+    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 1000)
+    rows = thinned(500, 10)
+    assert len(set(rows)) == 100
+    assert np.diff(rows).max() <= 6
+    assert thinned(50, 10).tolist() == list(range(50))
+    assert thinned(50, 5000).tolist() == [0]

@@ -90,6 +90,39 @@ def test_one_shot():
         assert hold_out(fit(without), without, None, fit) == ("nothing", [])
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_set_of_one_sample_says_nothing(joint):
+    one = Coupling.by_class(E[:1] if joint else np.ones((1, D)), np.array([0]), E, joint)
+    for fit in (closed_form, network):
+        assert hold_out(fit(one), one, None, fit) == ("nothing", [])
+
+
+def test_copies_are_cross_fitted_in_closed_form_too():
+    """Taking one of two equal samples out of a model in closed form would leave the other."""
+    pairs = coupling(3)
+    twice = Coupling.by_class(np.repeat(pairs.X, 2, axis=0), np.repeat(pairs.codes, 2), E, False)
+    source, parts = hold_out(closed_form(twice), twice, None, closed_form)
+    assert source == "cross-fitting"
+    assert sum(len(part.x) for part in parts) == 36
+
+
+def test_very_many_validation_samples_keep_their_proportions(monkeypatch):
+    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 100 * D)
+    pairs = coupling(2)
+    codes = np.repeat([0, 1, 2], [800, 150, 50])
+    _, (part,) = hold_out(network(pairs), pairs, (np.ones((1000, D)), codes), never)
+    assert np.abs(np.bincount(part.codes) - [80, 15, 5]).max() <= 1
+
+
+def test_no_part_is_empty(monkeypatch):
+    """When samples are thinned, those of a fold may all be among the others."""
+    pairs = coupling(2)
+    fitted = closed_form(pairs)
+    fitted = fitted._replace(left_out=fitted.left_out.select(torch.tensor([0])))
+    parts = hold_out(fitted, pairs, None, never)[1]
+    assert [len(part.x) for part in parts] == [1]
+
+
 def test_single_samples_of_a_mixed_set_are_not_judged():
     X = np.random.default_rng(0).normal(size=(8, D))
     pairs = Coupling.by_class(X, np.array([0, 1, 2, 3, 4, 5, 5, 5]), E, False)

@@ -116,6 +116,22 @@ def test_samples_may_be_chosen_and_targets_moved():
     )
 
 
+def test_a_common_offset_does_not_take_the_digits():
+    """In float32, with features far from the origin."""
+    X, codes, E, targets = support_set([4, 6, 3, 5], d=6)
+    near, far = (left_out(X + s, codes, E, targets + s) for s in (0.0, 1e3))
+    expected = near.distances(torch.tensor(0.3), near.encode(X))
+    found = far.float().distances(torch.tensor(0.3), far.float().encode((X + 1e3).float()))
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.02)
+
+
+def test_class_weights_are_those_of_the_velocity():
+    X, codes, E, targets = support_set([4, 6, 3, 5], d=6)
+    model, t = left_out(X, codes, E, targets, noise_std=0.0), torch.tensor(0.3)
+    straight = (model.posterior(t, X) @ model.targets - model.encode(X)) / 0.7
+    torch.testing.assert_close(model.velocity(t, model.encode(X)), straight)
+
+
 def test_the_whole_model_is_an_ordinary_field():
     model = left_out(*support_set([4, 6, 3, 5], d=6)).replace(**DESIGN)
     whole = model.whole()

@@ -55,7 +55,15 @@ def test_classes_held_out_as_a_whole_do_not_move_the_stop():
 
 @pytest.mark.parametrize(
     ("time", "step_size", "step"),
-    [(0.5, 0.1, 5), (0.5, 0.05, 10), (0.5, 0.3, 2), (0.5, 1.0, 1), (0.0, 0.1, 0), (1.0, 0.3, 3)],
+    [
+        (0.5, 0.1, 5),
+        (0.5, 0.05, 10),
+        (0.5, 0.3, 2),
+        (0.5, 1.0, 1),
+        (0.0, 0.1, 0),
+        (1.0, 0.3, 3),
+        (0.2, 1, 1),
+    ],
 )
 def test_nearest_step(time, step_size, step):
     assert nearest_step(time, step_size) == step
@@ -151,7 +159,9 @@ def test_scores_are_counted_step_by_step():
         (0.25, range(5)),
         (0.3, range(4)),
         (1.0, range(2)),
-        (0.02, range(0, 51, 5)),
+        (0.05, range(0, 21, 2)),
+        (0.01, range(0, 101, 10)),  # in steps of 0.05
+        (0.001, range(0, 1001, 100)),
         (1 / 15, [0, 2, 3, 4, 6, 8, 9, 10, 12, 14, 15]),
     ],
 )
@@ -160,6 +170,7 @@ def test_many_steps_are_thinned(step_size, steps):
     scores = score_steps([part], step_size, "euler")
     assert scores["n_steps"].tolist() == list(steps)
     assert nearest_step(DEFAULT_STOP, step_size) in scores["n_steps"]
+    np.testing.assert_allclose(scores["stop_time"], scores["n_steps"] * step_size)
 
 
 class Exploding(Turning):
@@ -168,7 +179,7 @@ class Exploding(Turning):
 
 
 def test_a_flow_that_leaves_the_numbers_scores_nothing():
-    part = HeldOut(Exploding(), ring(100.0), torch.tensor([1]), ring(0.0, 90.0))
+    part = HeldOut(Exploding(), ring(10.0), torch.tensor([0]), ring(0.0, 90.0))
     scores = score_steps([part], 0.1, "euler")
     assert scores["accuracy"][0] == 1
     assert scores["accuracy"][-1] == 0

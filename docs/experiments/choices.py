@@ -5,8 +5,8 @@
 For every feature set in FOLDER (see ``feature_sets.py``) and three draws of the support set (three
 training seeds, where the training data hold one draw only): test accuracy after no steps, after the
 chosen ones and after the best on test; expected calibration error (15 bins) and log-loss of
-``predict_proba``, of the same at an inverse temperature of 100, and of the same calibrated by
-scikit-learn's ``CalibratedClassifierCV`` (temperature, min(shots, 4) folds, from 2 shots on). With
+``predict_proba``, of the same at an inverse temperature of 100, and with ``--peer`` of the same
+calibrated by scikit-learn's ``CalibratedClassifierCV`` (temperature, min(shots, 4) folds). With
 ``--repeats``, also the median time of a fit beside one with both given as numbers, in turn. Nothing
 is chosen on test data.
 """
@@ -35,7 +35,9 @@ def calibration_error(probabilities, codes, n_bins: int = 15) -> float:
     return float(np.abs(np.bincount(bins, weights=gaps)).sum() / len(codes))
 
 
-def evaluate(path: Path, field: str, n_shots: int, seed: int, repeats: int) -> dict[str, float]:
+def evaluate(
+    path: Path, field: str, n_shots: int, seed: int, repeats: int, with_peer: bool
+) -> dict[str, float]:
     X, y, table, X_test, y_test = feature_sets.load(path)
     X, y = feature_sets.draw(X, y, n_shots, seed)
     model = FlowMatchingAligner(table, velocity_field=field, random_state=seed).fit(X, y)
@@ -59,7 +61,7 @@ def evaluate(path: Path, field: str, n_shots: int, seed: int, repeats: int) -> d
     X_test = X_test.astype(float)  # in float32 rows sum to one too roughly for log_loss
     probabilities = {"": model.predict_proba(X_test)}
     probabilities[" at 100"] = model.set_params(logit_scale=100).predict_proba(X_test)
-    if n_shots > 1:
+    if with_peer:
         peer = CalibratedClassifierCV(
             fixed, method="temperature", cv=min(n_shots, 4), ensemble=False
         ).fit(X, y)
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--peer", action="store_true", help="takes two samples of each class")
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
     paths = sorted(args.folder.glob("*.npz"))
@@ -87,7 +90,7 @@ def main() -> None:
         means, lower = [], 0
         for path in paths:
             rows = Parallel(n_jobs=args.jobs)(
-                delayed(evaluate)(path, args.field, n_shots, seed, args.repeats)
+                delayed(evaluate)(path, args.field, n_shots, seed, args.repeats, args.peer)
                 for seed in range(args.draws)
             )
             if path == paths[0]:
