@@ -74,10 +74,11 @@ def network(support, max_iter):
 def closed_form(support):
     """Estimate the Gaussian model of a support set."""
     codes, x0 = support
-    return fit_gaussian_field(
+    field, _ = fit_gaussian_field(
         x0.double(), targets.double(), codes, embeddings=None, joint=False,
         log_prior=uniform.double(), noise=noise_std / path.rms(x0),
     )  # fmt: skip
+    return field
 
 
 fields = {
