@@ -56,7 +56,7 @@ def out_of_fold(path: Path, n_shots: int, n_folds: int, setting: dict) -> tuple[
     splitter = StratifiedKFold(min(n_shots, 4), shuffle=True, random_state=0)
     hits, seconds = [], []
     for train, held_out in islice(splitter.split(X, y), n_folds):
-        aligner = FlowMatchingAligner(table, random_state=0, **params)
+        aligner = FlowMatchingAligner(table, n_steps=5, logit_scale=100, random_state=0, **params)
         start = time.perf_counter()
         aligner.fit(X[train], y[train])
         seconds.append(time.perf_counter() - start)

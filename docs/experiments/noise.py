@@ -26,7 +26,9 @@ def curve(path: Path, field: str, n_shots: int, noise: float, seed: int) -> list
     """Test accuracy in percent at every Euler step, then after the whole flow by dopri5."""
     X, y, table, X_test, y_test = feature_sets.load(path)
     X, y = feature_sets.draw(X, y, n_shots, seed=0)
-    model = FlowMatchingAligner(table, velocity_field=field, noise=noise, random_state=seed)
+    model = FlowMatchingAligner(
+        table, velocity_field=field, noise=noise, n_steps=10, logit_scale=100, random_state=seed
+    )
     stages = [*model.fit(X, y).staged_predict(X_test)]
     stages.append(model.set_params(solver="dopri5", n_steps=10).predict(X_test))
     return [100 * float(np.mean(labels == y_test)) for labels in stages]

@@ -86,7 +86,9 @@ def compare(path: Path, n_shots: int, seed: int) -> list[np.ndarray]:
         row = []
         for name in ("gaussian", "mlp", "residual"):
             field = "mlp" if name == "mlp" else "gaussian"
-            model = FlowMatchingAligner(table, velocity_field=field, random_state=seed)
+            model = FlowMatchingAligner(
+                table, velocity_field=field, n_steps=5, logit_scale=100, random_state=seed
+            )
             model.fit(X[train_rows], y[train_rows])
             if name == "residual":
                 losses = fit_residual(model, X[train_rows], y[train_rows], seed)
