@@ -28,11 +28,11 @@ def check_parameters(params: dict[str, Any]) -> None:
     _number("noise", params["noise"], low=0)
     if isinstance(params["class_prior"], str):
         one_of("class_prior", params["class_prior"], ("uniform", "empirical"))
-    _integer("n_blocks", params["n_blocks"], low=1)
+    integer("n_blocks", params["n_blocks"], low=1)
     if params["hidden_dim"] is not None:
-        _integer("hidden_dim", params["hidden_dim"], low=1)
-    _integer("max_iter", params["max_iter"], low=1)
-    _integer("batch_size", params["batch_size"], low=1)
+        integer("hidden_dim", params["hidden_dim"], low=1)
+    integer("max_iter", params["max_iter"], low=1)
+    integer("batch_size", params["batch_size"], low=1)
     _number("learning_rate_init", params["learning_rate_init"], low=0, low_excluded=True)
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):
@@ -44,7 +44,7 @@ def check_solver_parameters(params: dict[str, Any]) -> None:
     """Check the parameters that act at predict time, which may change after ``fit``."""
     n_steps, step_size = params["n_steps"], params["step_size"]
     if not is_auto(n_steps):
-        _integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
+        integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
     _number("step_size", step_size, low=0, high=1, low_excluded=True)
     one_of("solver", params["solver"], SOLVERS)
     if not is_auto(params["logit_scale"]):
@@ -262,7 +262,8 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
     return ", ".join(items[:limit]) + rest
 
 
-def _integer(name: str, value: Any, *, low: int, otherwise: str = "") -> None:
+def integer(name: str, value: Any, *, low: int, otherwise: str = "") -> None:
+    """Check that a parameter is an integer of at least `low`."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be {otherwise}an integer, got {value!r}.")
     if value < low:

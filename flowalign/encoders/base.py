@@ -1,0 +1,237 @@
+"""The public face that encoders share: scikit-learn transformers of pictures, sounds, anything.
+
+An encoder is stateless and holds parameters only. What needs weights is done by its backbone, which
+is loaded at the first use in a process and is not part of any pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Bunch
+
+from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.encoders.backbone import Backbone
+from flowalign.encoders.cache import FeatureCache
+from flowalign.encoders.encoding import Encoding
+from flowalign.prompts import check_templates, fill, words
+from flowalign.spaces import class_means, unit_rows
+from flowalign.validation import integer, is_frame, one_of, shorten
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of `OpenCLIPEncoder`, `ClapEncoder` and `CallableEncoder`."""
+
+    batch_size: int
+    cache: str | os.PathLike[str] | None
+    verbose: int
+    n_views: int = 1
+    _kind: ClassVar[str] = "item"
+    _templates: ClassVar[tuple[str, ...]] = ("{}",)
+
+    @abstractmethod
+    def _load(self) -> Backbone:
+        """Return the model, loaded once per process."""
+
+    def _check_parameters(self) -> None:
+        integer("batch_size", self.batch_size, low=1)
+        integer("n_views", self.n_views, low=1)
+
+    # The public face.
+
+    def fit(self, X: Any = None, y: Any = None) -> Encoder:
+        """Check parameters; nothing is learned.
+
+        Parameters
+        ----------
+        X : sequence of n items, optional
+            As for `transform`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        if X is not None:
+            _as_items(X, self._kind)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Encode items.
+
+        Parameters
+        ----------
+        X : sequence of n items
+            Paths, or the other forms that the class documents.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            One row for each item, float32. Several views of an item are averaged.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a path does not exist.
+        ValueError
+            If an item cannot be read; the message names it.
+        """
+        return self.encode(X).X
+
+    def encode(
+        self, X: Any, y: ArrayLike | None = None, *, views: str = "mean", on_error: str = "raise"
+    ) -> Bunch:
+        """Encode items outside of a pipeline, where rows may be more, or fewer, than items.
+
+        Parameters
+        ----------
+        X : sequence of n items
+            As for `transform`.
+        y : array-like of shape (n,), optional
+            Labels, returned for the rows that there are.
+        views : {"mean", "stack"}, default="mean"
+            One row for each item, the mean of its views; or one row for each view, those of an
+            item one after the other, their label repeated.
+        on_error : {"raise", "skip"}, default="raise"
+            Whether an item that cannot be read raises, or is left out and reported.
+
+        Returns
+        -------
+        sklearn.utils.Bunch
+            ``X`` (m, d), float32; ``y`` (m,), None without `y`; ``rows`` (m,), the position in `X`
+            of the item behind each row; ``skipped``, a list of pairs (item, reason).
+
+        Warns
+        -----
+        UserWarning
+            If items were skipped.
+        """
+        self._check_parameters()
+        one_of("views", views, ("mean", "stack"))
+        one_of("on_error", on_error, ("raise", "skip"))
+        items = _as_items(X, self._kind)
+        labels = None if y is None else np.asarray(y)
+        if labels is not None and labels.shape != (len(items),):
+            raise ValueError(f"y must hold {len(items)} labels, as X, got shape {labels.shape}.")
+        features, kept, failed = self._encoding().items(
+            items, n_views=self.n_views, kind=self._kind, skip=on_error == "skip"
+        )
+        if not len(kept):
+            raise ValueError(f"None could be read; the first: {failed[0]}.")
+        if failed:
+            reasons = shorten([failed[i] for i in sorted(failed)])
+            message = f"{len(failed)} of {len(items)} {self._kind}s were skipped: {reasons}"
+            warnings.warn(message, UserWarning, stacklevel=2)
+        if views == "stack":
+            kept = np.repeat(kept, self.n_views)
+        elif self.n_views > 1:
+            means = features.reshape(len(kept), self.n_views, -1).mean(axis=1)
+            features = unit_rows(means, "The mean over views")
+        return Bunch(
+            X=features,
+            y=None if labels is None else labels[kept],
+            rows=kept,
+            skipped=[(items[i], failed[i]) for i in sorted(failed)],
+        )
+
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts as they are.
+
+        Parameters
+        ----------
+        texts : sequence of m str
+
+        Returns
+        -------
+        ndarray of shape (m, e)
+            One row for each text, float32.
+        """
+        self._check_parameters()
+        found = _as_items(texts, "text")
+        wrong = [t for t in found if not isinstance(t, str) or not t.strip()]
+        if wrong:
+            raise ValueError(f"texts must be strings with something in them, got {wrong[0]!r}.")
+        return self._encoding().texts(found)
+
+    def class_embeddings(
+        self,
+        class_names: Iterable[str] | Mapping[Any, str],
+        templates: str | Iterable[str] | None = None,
+    ) -> ClassEmbeddings:
+        """Embed class names: in every template, normalised, averaged, normalised again.
+
+        Parameters
+        ----------
+        class_names : sequence of str, or dict of label to str
+            Names that are labels as well, underscores read as spaces. Or, for each label, the
+            words that stand for it.
+        templates : str or sequence of str, optional
+            Sentences with ``{}`` in the place of the name. By default the general set for this
+            kind of data in :mod:`flowalign.prompts`.
+
+        Returns
+        -------
+        ClassEmbeddings
+            One embedding of length 1 for each class.
+        """
+        sentences = check_templates(self._templates if templates is None else templates)
+        if isinstance(class_names, Mapping):
+            named = dict(class_names)
+        else:
+            found = _as_items(class_names, "class name")
+            named = {name: words(name) if isinstance(name, str) else name for name in found}
+        wrong = [text for text in named.values() if not isinstance(text, str) or not text.strip()]
+        if wrong or not named:
+            raise ValueError(
+                "class_names must be strings, or a dict of label to string such as {0: 'cat'}; "
+                f"got {wrong[0] if wrong else class_names!r}."
+            )
+        rows = self.encode_text([fill(s, text) for text in named.values() for s in sentences])
+        codes = np.repeat(np.arange(len(named)), len(sentences))
+        means = class_means(unit_rows(rows, "Text embeddings"), codes)
+        return ClassEmbeddings([*named], unit_rows(means, "Text embeddings, averaged,"))
+
+    def _encoding(self) -> Encoding:
+        return Encoding(
+            backbone=self._load(),
+            cache=None if self.cache is None else FeatureCache(self.cache),
+            batch_size=self.batch_size,
+            progress=type(self).__name__ if self.verbose else None,
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def _as_items(values: Any, kind: str) -> list[Any]:
+    """Return items as a list; a single one, or a table of several columns, is refused."""
+    if isinstance(values, str | bytes | os.PathLike | Mapping) or not hasattr(values, "__len__"):
+        raise TypeError(f"Give {kind}s as a list, even a single one; got {type(values).__name__}.")
+    if is_frame(values) or (isinstance(values, np.ndarray) and values.dtype.kind in "OUT"):
+        array = np.asarray(values)
+        if array.ndim > 1 and array.shape[1:] != (1,):
+            raise ValueError(f"Give {kind}s in one column, got shape {array.shape}.")
+        values = array.ravel().tolist()
+    items = list(values)
+    if not items:
+        raise ValueError(f"There are no {kind}s to encode.")
+    return items

@@ -1,0 +1,234 @@
+"""The feature cache: rows that were encoded once, in one SQLite file.
+
+A row is found by what it is made of: the *space* it lives in (weights, architecture and
+preprocessing of an encoder) and the *content* that was encoded (the bytes of a file, not its
+name). SQLite brings what is hard to get right by hand: a row is there or it is not, whichever
+process was killed; many processes may write at once; nothing is executed on reading. Its tables
+are the index, and any SQLite client reads them; the view ``contents`` lists them in words.
+
+The journal is SQLite's rollback journal, not its write-ahead log, which network file systems do
+not support.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowalign.encoders.streaming import batches
+
+FILE_NAME = "features.sqlite"
+LOCK_SECONDS = 60.0  # how long to wait for other writers
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS spaces (
+    space TEXT PRIMARY KEY, encoder TEXT NOT NULL, identity TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS features (
+    space TEXT NOT NULL, content TEXT NOT NULL, source TEXT NOT NULL,
+    vector BLOB NOT NULL, checksum INTEGER NOT NULL, UNIQUE (space, content)
+);
+CREATE VIEW IF NOT EXISTS contents AS
+    SELECT encoder, source, content, length(vector) / 4 AS width
+    FROM features JOIN spaces USING (space);
+"""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What decides about the features of a given content.
+
+    Parameters
+    ----------
+    encoder : str
+        A name for readers; not part of the key.
+    identity : dict
+        Everything that changes features if it changes, as JSON types.
+    """
+
+    encoder: str
+    identity: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The name of the space in the cache: a hash of its identity."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:32]
+
+    @property
+    def text(self) -> str:
+        """The identity in one fixed spelling."""
+        return json.dumps(self.identity, sort_keys=True)
+
+
+class FeatureCache:
+    """Features by space and content, kept in a folder.
+
+    A cache is never the reason that an encoding fails: what cannot be read is encoded again, what
+    cannot be written is not kept, each with a warning. A damaged row is found by its checksum. A
+    damaged file is put aside under another name, and a new one is begun.
+
+    Parameters
+    ----------
+    folder : str or path
+        Where ``features.sqlite`` is or will be; made if it is not there.
+
+    Raises
+    ------
+    ValueError
+        If `folder` is something else than a folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from flowalign.encoders.cache import FeatureCache, Space
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> cache, space = FeatureCache(folder.name), Space("my encoder", {"weights": "v1"})
+    >>> cache.store(space, {"3f": np.float32([1, 2])}, {"3f": "cat.png"})
+    >>> cache.load(space, ["3f", "7a"])
+    {'3f': array([1., 2.], dtype=float32)}
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder).expanduser()
+        self._file = self._folder / FILE_NAME
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cache must be a folder that can be made: {error}.") from error
+
+    def load(self, space: Space, contents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the rows that are there, by content."""
+        rows: dict[str, NDArray[np.float32]] = {}
+        damaged: list[str] = []
+        key = space.key
+        with self._open("read") as database:
+            for part in batches(dict.fromkeys(contents), 500):
+                query = (
+                    "SELECT content, source, vector, checksum FROM features "
+                    f"WHERE space = ? AND content IN ({','.join('?' * len(part))})"
+                )
+                for content, source, vector, checksum in database.execute(query, (key, *part)):
+                    if _intact(key, content, vector, checksum):
+                        rows[content] = np.frombuffer(vector, "<f4").astype(np.float32)
+                    else:
+                        damaged.append(str(source))
+        if damaged:
+            self._warn(
+                f"has {len(damaged)} damaged entries, which are encoded again; the first is of "
+                f"{damaged[0]}"
+            )
+        return rows
+
+    def store(
+        self, space: Space, rows: Mapping[str, NDArray[np.float32]], sources: Mapping[str, str]
+    ) -> None:
+        """Keep rows, all of them or, if the process dies meanwhile, none.
+
+        Parameters
+        ----------
+        space : Space
+            Where they live.
+        rows : dict of str to ndarray of shape (d,)
+            By content.
+        sources : dict of str to str
+            Where each content was found; for readers.
+        """
+        key = space.key
+        values = []
+        for content, row in rows.items():
+            vector = np.ascontiguousarray(row, "<f4").tobytes()
+            checksum = _checksum(key, content, vector)
+            values.append((key, content, sources[content], vector, checksum))
+        with self._open("write") as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(
+                "INSERT OR REPLACE INTO spaces VALUES (?, ?, ?)",
+                (key, space.encoder, space.text),
+            )
+            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?)", values)
+            database.execute("COMMIT")
+
+    @contextmanager
+    def _open(self, purpose: str) -> Iterator[sqlite3.Connection]:
+        """Connect, and turn every failure of the database into a warning.
+
+        Connections live as long as one call: they must not be carried through a fork or a pickle.
+        """
+        database = None
+        number = self._number()
+        try:
+            database = sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+            number = self._number()
+            yield database
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            # The low byte is the primary code. Without a code, Python could not decode a text.
+            unusable = code is None or code & 0xFF in (
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_ERROR,  # a table is not what it should be
+            )
+            if database is not None:
+                database.close()
+            if unusable:
+                self._put_aside(number, error)
+            else:
+                self._warn(f"could not be {purpose} ({error}); features are encoded without it")
+        finally:
+            if database is not None:
+                database.close()
+
+    def _number(self) -> int | None:
+        """Return the number of the file on its disk; another file of its name has another."""
+        try:
+            return self._file.stat().st_ino
+        except OSError:
+            return None
+
+    def _put_aside(self, number: int | None, error: sqlite3.Error) -> None:
+        aside = self._file.with_name(f"{FILE_NAME}.damaged-{time.time_ns()}")
+        kept = ""
+        if number is not None and number == self._number():  # else another process was quicker
+            # The journal first: it would be applied to a new file of the same name.
+            for end in ("-journal", ""):
+                try:
+                    os.replace(f"{self._file}{end}", f"{aside}{end}")
+                except OSError:
+                    continue  # there is none, or it may not be moved; then warnings will go on
+                kept = f" It is kept as {aside.name}."
+        self._warn(f"is damaged ({error}); features are encoded again.{kept}".removesuffix("."))
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"The feature cache {self._file} {message}.", UserWarning, stacklevel=2)
+
+
+def _checksum(space: str, content: str, vector: bytes) -> int:
+    """Return a checksum over row and keys, so that no row can pass for another one's."""
+    return zlib.crc32(vector, zlib.crc32(f"{space} {content}".encode()))
+
+
+def _intact(space: str, content: Any, vector: Any, checksum: Any) -> bool:
+    # SQLite columns hold any type, so a damaged file may hold any here.
+    return (
+        isinstance(content, str)
+        and isinstance(vector, bytes)
+        and len(vector) % 4 == 0
+        and _checksum(space, content, vector) == checksum
+    )

@@ -1,0 +1,129 @@
+"""CallableEncoder: any function that turns items into rows, as an encoder with a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from flowalign.encoders.backbone import Backbone
+from flowalign.encoders.base import Encoder
+from flowalign.encoders.cache import Space
+from flowalign.validation import vector_values
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Function = Callable[[list[Any]], ArrayLike]
+
+
+class CallableEncoder(Encoder):
+    """Encode with a function of your own: DINO, BirdNET, a speech model, a server.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a list of at most `batch_size` items, as they were given (paths stay paths), and
+        returns one row of features for each, an array-like of shape (m, d).
+    text_function : callable, optional
+        The same for a list of texts, for `encode_text` and `class_embeddings`.
+    name : str, optional
+        Names the model, its weights and its preprocessing in the cache, and must change when any of
+        them does: the cache cannot see into a function. Needed with `cache`.
+    batch_size : int, default=64
+        Items in one call of the function.
+    cache : str, path or None, default=None
+        A folder in which features are kept; None keeps nothing. Paths are known by the content of
+        their files, arrays and numbers by their values.
+    verbose : int, default=0
+        Above 0, shows a progress bar.
+
+    Notes
+    -----
+    Clones share the functions. For pickles and worker processes the functions must be importable,
+    as always with pickle.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowalign.encoders import CallableEncoder
+    >>> def loudness(sounds):
+    ...     return [[np.mean(s), np.std(s)] for s in sounds]
+    >>> CallableEncoder(loudness).transform([np.zeros(8), np.array([1.0, -1.0])])
+    array([[0., 0.],
+           [0., 1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        text_function: Function | None = None,
+        *,
+        name: str | None = None,
+        batch_size: int = 64,
+        cache: str | os.PathLike[str] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.function = function
+        self.text_function = text_function
+        self.name = name
+        self.batch_size = batch_size
+        self.cache = cache
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for argument in ("function", "text_function"):
+            value = getattr(self, argument)
+            if not callable(value) and (argument == "function" or value is not None):
+                raise TypeError(f"{argument} must be callable, got {value!r}.")
+        if self.cache is not None and not (isinstance(self.name, str) and self.name):
+            raise ValueError(
+                "name must be given with cache: a string that stands for the model, its weights "
+                f"and its preprocessing, and changes with them; got {self.name!r}."
+            )
+
+    def _load(self) -> _Function:
+        return _Function(self.name, self.function, self.text_function)
+
+
+@dataclass(frozen=True)
+class _Function(Backbone):
+    """The functions, which read files themselves."""
+
+    reads_files: ClassVar[bool] = False
+
+    name: str | None
+    function: Function
+    text_function: Function | None
+
+    def space(self, modality: str) -> Space:
+        """Return a space that is known by its name alone."""
+        return Space(f"{self.name}, {modality}s", {"name": self.name, "modality": modality})
+
+    def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[Any]:
+        """Return the item itself."""
+        return [item]
+
+    def forward(self, inputs: list[Any]) -> NDArray[np.float32]:
+        """Call the function."""
+        return _rows("function", self.function, inputs)
+
+    def forward_text(self, inputs: list[Any]) -> NDArray[np.float32]:
+        """Call the other function."""
+        if self.text_function is None:
+            raise ValueError(
+                "This encoder has no text_function. Give it one, or make the table yourself from "
+                "any text encoder: ClassEmbeddings(class_names, vectors)."
+            )
+        return _rows("text_function", self.text_function, inputs)
+
+
+def _rows(name: str, function: Function, inputs: list[Any]) -> NDArray[np.float32]:
+    rows = np.asarray(vector_values(function(inputs), f"What {name} returned"), dtype=np.float32)
+    if len(rows) != len(inputs):
+        raise ValueError(f"{name} returned {len(rows)} rows for {len(inputs)} items.")
+    return rows

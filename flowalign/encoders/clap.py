@@ -1,0 +1,232 @@
+"""ClapEncoder: sounds and texts through a CLAP model of the transformers library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from flowalign.encoders.backbone import content_hash
+from flowalign.encoders.base import Encoder
+from flowalign.encoders.models import (
+    TorchBackbone,
+    drawn_from,
+    file_stamp,
+    fingerprint,
+    integer_seed,
+    once_per_process,
+    require,
+    unit_rows_of,
+)
+from flowalign.encoders.sounds import read_window
+from flowalign.prompts import AUDIO_TEMPLATES
+from flowalign.validation import check_device, integer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Part of what the cache knows features by: change it when `read_window` changes.
+PREPROCESSING = "mean of channels; windows 1"
+
+
+class ClapEncoder(Encoder):
+    """Encode sounds, and texts into the same space, with a CLAP model of transformers [1]_.
+
+    Parameters
+    ----------
+    model_name : str, default="laion/clap-htsat-unfused"
+        As for transformers: a repository of the hub, or a folder with a model, its feature
+        extractor and its tokenizer.
+    pretrained : str or None, default=None
+        A repository or folder whose weights are to be taken in place of those of `model_name`. A
+        folder `model_name` that has a configuration and no weights gets **random** ones, drawn from
+        `random_state`, good for tests only.
+    device : str or torch.device, default="auto"
+        Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
+    batch_size : int, default=32
+        Sounds, or texts, in one pass through the model.
+    n_views : int, default=1
+        Views of each sound: windows of the length that the model takes (10 s), evenly spaced from
+        beginning to end. A single one lies in the middle. `transform` averages the views of a
+        sound; ``encode(..., views="stack")`` does not.
+    sampling_rate : int, default=48000
+        The rate of sounds given as arrays, in Hz. Files know their own.
+    cache : str, path or None, default=None
+        A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
+        its name, in whichever process.
+    random_state : int, default=0
+        Seeds random weights.
+    verbose : int, default=0
+        Above 0, shows a progress bar.
+
+    Notes
+    -----
+    Rows have length 1. Sounds are paths of anything that libsndfile reads (WAV, FLAC, OGG, MP3), or
+    arrays of floats of shape (frames,) or (frames, channels). Channels are averaged; any sampling
+    rate is converted to that of the model; what is shorter than the model's window is repeated, as
+    in its training.
+
+    The feature extractor of transformers crops long sounds at random and, for models with feature
+    fusion, declares a random one of each batch to be long. Here every window has its place and none
+    is long, so that the features of a sound depend on that sound alone.
+
+    Weights are loaded when first needed, once per process. They are not part of pickles, and
+    clones share them.
+
+    References
+    ----------
+    .. [1] Y. Wu et al., "Large-Scale Contrastive Language-Audio Pretraining with Feature Fusion and
+       Keyword-to-Caption Augmentation", ICASSP 2023. https://arxiv.org/abs/2211.06687
+
+    Examples
+    --------
+    >>> from flowalign.encoders import ClapEncoder
+    >>> encoder = ClapEncoder(cache="features")
+    >>> text = encoder.class_embeddings(["rooster", "rain"])  # doctest: +SKIP
+    >>> X = encoder.transform(["morning.wav", "window.flac"])  # doctest: +SKIP
+    """
+
+    _kind: ClassVar[str] = "sound"
+    _templates: ClassVar[tuple[str, ...]] = AUDIO_TEMPLATES
+
+    def __init__(
+        self,
+        model_name: str = "laion/clap-htsat-unfused",
+        pretrained: str | None = None,
+        *,
+        device: str | torch.device = "auto",
+        batch_size: int = 32,
+        n_views: int = 1,
+        sampling_rate: int = 48_000,
+        cache: str | os.PathLike[str] | None = None,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.device = device
+        self.batch_size = batch_size
+        self.n_views = n_views
+        self.sampling_rate = sampling_rate
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.encode_text(["a"]).shape[1]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        integer("sampling_rate", self.sampling_rate, low=1)
+        integer_seed(self.random_state, "random weights")
+
+    def _load(self) -> _CLAP:
+        pretrained = None if self.pretrained is None else str(self.pretrained)
+        loaded = _load(
+            str(self.model_name),
+            pretrained,
+            check_device(self.device),
+            self.random_state,
+            file_stamp(str(self.model_name)),
+            file_stamp(pretrained),
+        )
+        return replace(loaded, array_rate=self.sampling_rate)
+
+
+@dataclass(frozen=True)
+class _CLAP(TorchBackbone):
+    """A loaded model of transformers."""
+
+    extractor: Any
+    array_rate: int = 48_000
+
+    def digest(self, item: Any) -> str:
+        """Return the hash of samples, beside their rate."""
+        return f"{super().digest(item)} at {self.array_rate} Hz"
+
+    def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[torch.Tensor]:
+        """Return log-mel spectrograms, each (channels, frames, bands)."""
+        rate = self.extractor.sampling_rate
+        spectrograms = []
+        for number in numbers:
+            samples = read_window(
+                item,
+                rate=rate,
+                array_rate=self.array_rate,
+                seconds=self.extractor.nb_max_samples / rate,
+                number=number,
+                count=n_views,
+            )
+            inputs = self.extractor(samples, sampling_rate=rate, return_tensors="pt")
+            spectrograms.append(inputs["input_features"][0].float())
+        return spectrograms
+
+    @torch.inference_mode()
+    def forward(self, inputs: list[torch.Tensor]) -> NDArray[np.float32]:
+        """Return the embeddings of sounds, of length 1."""
+        mel = self.batch(inputs)
+        longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)
+        return _rows(self.model.get_audio_features(input_features=mel, is_longer=longer))
+
+    @torch.inference_mode()
+    def forward_text(self, inputs: list[list[int]]) -> NDArray[np.float32]:
+        """Return the embeddings of texts, of length 1."""
+        tokens = self.tokenizer.pad({"input_ids": inputs}, return_tensors="pt").to(self.device)
+        return _rows(self.model.get_text_features(**tokens))
+
+    def tokenize(self, texts: list[str]) -> tuple[list[list[int]], list[str]]:
+        """Texts are known by their tokens, which are all that the model sees."""
+        # RoBERTa counts positions from 2 on.
+        longest = self.model.config.text_config.max_position_embeddings - 2
+        tokens = self.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+        return tokens, [content_hash(repr(row).encode()) for row in tokens]
+
+
+def _rows(features: Any) -> NDArray[np.float32]:
+    """Return the rows in the tensor of transformers 4, or in the output object of version 5."""
+    rows = features if isinstance(features, torch.Tensor) else features.pooler_output
+    return unit_rows_of(rows)
+
+
+@once_per_process
+def _load(
+    model_name: str, pretrained: str | None, device: torch.device, seed: int, *_stamps: Any
+) -> _CLAP:
+    transformers = require("transformers", "audio")
+    require("soundfile", "audio")
+    try:
+        config = transformers.ClapConfig.from_pretrained(model_name)
+        source = model_name if pretrained is None else pretrained
+        if _has_no_weights(source):
+            with drawn_from(seed):
+                model = transformers.ClapModel(config)
+        else:
+            model = transformers.ClapModel.from_pretrained(source, config=config)
+        extractor = transformers.ClapFeatureExtractor.from_pretrained(model_name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model_name={model_name!r} with pretrained={pretrained!r} could not be loaded: {error}"
+        ) from error
+    model = model.float().eval().to(device)
+    return _CLAP(
+        name=f"CLAP {model_name}" + (f" {pretrained}" if pretrained else ""),
+        model=model,
+        extractor=extractor,
+        tokenizer=tokenizer,
+        device=device,
+        identity={**fingerprint(model), "preprocessing": f"{PREPROCESSING} {extractor.to_dict()}"},
+    )
+
+
+def _has_no_weights(source: str) -> bool:
+    """Whether this is a folder without a checkpoint."""
+    folder = Path(source)
+    checkpoints = ("*.safetensors", "*.bin", "*.index.json")
+    return folder.is_dir() and not any(path for c in checkpoints for path in folder.glob(c))

@@ -1,0 +1,201 @@
+"""OpenCLIPEncoder: pictures and texts through a CLIP model of the open_clip library."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from flowalign.encoders.backbone import content_hash
+from flowalign.encoders.base import Encoder
+from flowalign.encoders.models import (
+    TorchBackbone,
+    drawn_from,
+    file_stamp,
+    fingerprint,
+    integer_seed,
+    once_per_process,
+    require,
+    unit_rows_of,
+)
+from flowalign.encoders.pictures import random_crop, read_picture
+from flowalign.prompts import IMAGE_TEMPLATES
+from flowalign.validation import check_device
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+# Part of what the cache knows features by: change it when `read_picture` or `random_crop` change.
+PREPROCESSING = "upright, on white; crops 1"
+
+
+class OpenCLIPEncoder(Encoder):
+    """Encode pictures, and texts into the same space, with a CLIP model of open_clip [1]_ [2]_.
+
+    Parameters
+    ----------
+    model_name : str, default="ViT-B-32"
+        As for open_clip: the name of an architecture, ``"hf-hub:org/name"``, or
+        ``"local-dir:path"`` for a folder with ``open_clip_config.json`` and weights.
+    pretrained : str or None, default=None
+        As for open_clip: the tag of published weights (``"laion2b_s34b_b79k"``; see
+        ``open_clip.list_pretrained()``) or the path of a checkpoint. With None, an architecture has
+        **random** weights drawn from `random_state`, good for tests only; ``hf-hub:`` and
+        ``local-dir:`` names bring their own.
+    device : str or torch.device, default="auto"
+        Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
+    batch_size : int, default=64
+        Pictures, or texts, in one pass through the model.
+    n_views : int, default=1
+        Views of each picture. The first is the whole picture; the others are random crops of half
+        of its area or more, mirrored at random, the same ones whenever the picture is encoded.
+        `transform` averages the views of a picture; ``encode(..., views="stack")`` does not.
+    cache : str, path or None, default=None
+        A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
+        its name, in whichever process.
+    random_state : int, default=0
+        Seeds random weights, and the crops.
+    verbose : int, default=0
+        Above 0, shows a progress bar.
+
+    Notes
+    -----
+    Rows have length 1. Pictures are paths, PIL images or uint8 arrays of shape (height, width, 3).
+    They are turned upright as their EXIF data say; transparent parts are put on white; then comes
+    the preprocessing that the model was trained with.
+
+    Weights are loaded when first needed, once per process. They are not part of pickles, and
+    clones share them.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language
+       Supervision", ICML 2021. https://arxiv.org/abs/2103.00020
+    .. [2] G. Ilharco et al., "OpenCLIP", 2021. https://doi.org/10.5281/zenodo.5143773
+
+    Examples
+    --------
+    >>> from flowalign.encoders import OpenCLIPEncoder
+    >>> encoder = OpenCLIPEncoder("ViT-B-32", "laion2b_s34b_b79k", cache="features")
+    >>> text = encoder.class_embeddings(["cat", "dog"])  # doctest: +SKIP
+    >>> X = encoder.transform(["tom.jpg", "rex.jpg"])  # doctest: +SKIP
+    """
+
+    _kind: ClassVar[str] = "picture"
+    _templates: ClassVar[tuple[str, ...]] = IMAGE_TEMPLATES
+
+    def __init__(
+        self,
+        model_name: str = "ViT-B-32",
+        pretrained: str | None = None,
+        *,
+        device: str | torch.device = "auto",
+        batch_size: int = 64,
+        n_views: int = 1,
+        cache: str | os.PathLike[str] | None = None,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.device = device
+        self.batch_size = batch_size
+        self.n_views = n_views
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.encode_text(["a"]).shape[1]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        integer_seed(self.random_state, "random weights and crops")
+
+    def _load(self) -> _CLIP:
+        pretrained = None if self.pretrained is None else str(self.pretrained)
+        loaded = _load(
+            self.model_name,
+            pretrained,
+            check_device(self.device),
+            self.random_state,
+            file_stamp(self.model_name.removeprefix("local-dir:")),
+            file_stamp(pretrained),
+        )
+        return replace(loaded, crop_seed=self.random_state)
+
+
+@dataclass(frozen=True)
+class _CLIP(TorchBackbone):
+    """A loaded model of open_clip."""
+
+    preprocess: Callable[[Image], torch.Tensor]
+    crop_seed: int = 0
+
+    def digest(self, item: Any) -> str:
+        """Return the hash of the pixels of a picture."""
+        return super().digest(read_picture(item))
+
+    def key(self, content: str, number: int, n_views: int) -> str:
+        """Return the content itself for the whole picture; crops are numbered within their seed."""
+        return content if number == 0 else f"{content} crop {number} of seed {self.crop_seed}"
+
+    def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[torch.Tensor]:
+        """Return preprocessed pixels, each (3, height, width)."""
+        picture = read_picture(item)
+        # By content, not by position: whatever else is encoded, a picture has the same crops.
+        seed = [self.crop_seed, *hashlib.sha256(picture.tobytes()).digest()] if any(numbers) else []
+        crops = (random_crop(picture, np.random.default_rng([*seed, k])) for k in numbers if k)
+        plain = [picture] if 0 in numbers else []
+        return [self.preprocess(view) for view in (*plain, *crops)]
+
+    @torch.inference_mode()
+    def forward(self, inputs: list[torch.Tensor]) -> NDArray[np.float32]:
+        """Return the embeddings of pictures, of length 1."""
+        return unit_rows_of(self.model.encode_image(self.batch(inputs)))
+
+    @torch.inference_mode()
+    def forward_text(self, inputs: list[torch.Tensor]) -> NDArray[np.float32]:
+        """Return the embeddings of texts, of length 1."""
+        return unit_rows_of(self.model.encode_text(self.batch(inputs)))
+
+    def tokenize(self, texts: list[str]) -> tuple[list[torch.Tensor], list[str]]:
+        """Texts are known by their tokens, which are all that the model sees."""
+        tokens = self.tokenizer(texts)
+        return [*tokens], [content_hash(row.numpy().tobytes()) for row in tokens]
+
+
+@once_per_process
+def _load(
+    model_name: str, pretrained: str | None, device: torch.device, seed: int, *_stamps: Any
+) -> _CLIP:
+    open_clip = require("open_clip", "clip")
+    # A hub model whose weights could not be had would be left with random ones.
+    required = pretrained is not None or model_name.startswith("hf-hub:")
+    try:
+        with drawn_from(seed):
+            model = open_clip.create_model(
+                model_name, pretrained, require_pretrained=required, pretrained_text=False
+            )
+        tokenizer = open_clip.get_tokenizer(model_name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"model_name={model_name!r} with pretrained={pretrained!r} could not be loaded: {error}"
+        ) from error
+    config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    preprocess = open_clip.transform.image_transform_v2(config, is_train=False)
+    return _CLIP(
+        name=" ".join(filter(None, ["open_clip", model_name, pretrained])),
+        model=model.eval().to(device),
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        device=device,
+        identity={**fingerprint(model), "preprocessing": f"{PREPROCESSING} {config}"},
+    )
