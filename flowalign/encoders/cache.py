@@ -20,7 +20,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class FeatureCache:
         rows: dict[str, NDArray[np.float32]] = {}
         damaged: list[str] = []
         key = space.key
-        with self._open("read") as database:
+        with self._forgiving("read"), self._connection() as database:
             for part in batches(dict.fromkeys(contents), 500):
                 query = (
                     "SELECT content, source, vector, checksum FROM features "
@@ -154,7 +154,7 @@ class FeatureCache:
             vector = np.ascontiguousarray(row, "<f4").tobytes()
             checksum = _checksum(key, content, vector)
             values.append((key, content, sources[content], vector, checksum))
-        with self._open("write") as database:
+        with self._forgiving("written"), self._connection() as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "INSERT OR REPLACE INTO spaces VALUES (?, ?, ?)",
@@ -164,36 +164,32 @@ class FeatureCache:
             database.execute("COMMIT")
 
     @contextmanager
-    def _open(self, purpose: str) -> Iterator[sqlite3.Connection]:
-        """Connect, and turn every failure of the database into a warning.
-
-        Connections live as long as one call: they must not be carried through a fork or a pickle.
-        """
-        database = None
-        number = self._number()
-        try:
-            database = sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Connect for one call: connections must not be carried through a fork or a pickle."""
+        database = sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
+        with closing(database):
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
-            number = self._number()
             yield database
-        except sqlite3.Error as error:
+
+    @contextmanager
+    def _forgiving(self, done: str) -> Iterator[None]:
+        """Turn a failure of the database into a warning, and put a damaged file aside."""
+        number = self._number()
+        try:
+            yield
+        except (sqlite3.Error, UnicodeError) as error:
             code = getattr(error, "sqlite_errorcode", None)
-            # The low byte is the primary code. Without a code, Python could not decode a text.
+            # The low byte is the primary code. A text, or a message, that is no UTF-8 has none.
             unusable = code is None or code & 0xFF in (
                 sqlite3.SQLITE_CORRUPT,
                 sqlite3.SQLITE_NOTADB,
                 sqlite3.SQLITE_ERROR,  # a table is not what it should be
             )
-            if database is not None:
-                database.close()
             if unusable:
                 self._put_aside(number, error)
             else:
-                self._warn(f"could not be {purpose} ({error}); features are encoded without it")
-        finally:
-            if database is not None:
-                database.close()
+                self._warn(f"could not be {done} ({error}); features are encoded without it")
 
     def _number(self) -> int | None:
         """Return the number of the file on its disk; another file of its name has another."""
@@ -202,7 +198,7 @@ class FeatureCache:
         except OSError:
             return None
 
-    def _put_aside(self, number: int | None, error: sqlite3.Error) -> None:
+    def _put_aside(self, number: int | None, error: Exception) -> None:
         aside = self._file.with_name(f"{FILE_NAME}.damaged-{time.time_ns()}")
         kept = ""
         if number is not None and number == self._number():  # else another process was quicker

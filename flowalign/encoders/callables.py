@@ -74,6 +74,11 @@ class CallableEncoder(Encoder):
         self.cache = cache
         self.verbose = verbose
 
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Not available: only calling the function tells how wide its rows are."""
+        # In these words scikit-learn's set_output takes it for a reason to number the columns.
+        raise AttributeError("A CallableEncoder does not provide get_feature_names_out.")
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for argument in ("function", "text_function"):

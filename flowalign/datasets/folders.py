@@ -1,0 +1,127 @@
+"""Pictures or sounds of your own: one folder for each class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from flowalign.prompts import words
+from flowalign.validation import shorten
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
+
+
+def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
+    """List the pictures in a folder that has one folder for each class.
+
+    Parameters
+    ----------
+    root : str or path
+        The folder. ``root/tabby_cat/tom.jpg`` is a sample of class ``"tabby_cat"``. Files that are
+        hidden, or no pictures by their ending, are passed over.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        ``X`` (n,), paths as strings, sorted within their class; ``y`` (n,), names of folders;
+        ``class_names``, a dict of folder name to the words that stand for the class in a prompt
+        (``{"tabby_cat": "tabby cat"}``), for ``encoder.class_embeddings``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it has no folders, or one of them has no picture.
+
+    See Also
+    --------
+    load_audio_folder : The same for sounds.
+    load_split : The benchmark data sets.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from flowalign.datasets import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("tabby_cat", "dog"):
+    ...         Path(root, name).mkdir()
+    ...         Path(root, name, "1.jpg").touch()
+    ...     data = load_image_folder(root)
+    >>> data.y
+    array(['dog', 'tabby_cat'], dtype='<U9')
+    >>> data.class_names
+    {'dog': 'dog', 'tabby_cat': 'tabby cat'}
+    """
+    return _load_folder(root, "picture", IMAGE_ENDINGS)
+
+
+def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
+    """List the sounds in a folder that has one folder for each class.
+
+    Parameters
+    ----------
+    root : str or path
+        The folder. ``root/song_thrush/dawn.wav`` is a sample of class ``"song_thrush"``. Files that
+        are hidden, or no sounds by their ending, are passed over.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        ``X``, ``y`` and ``class_names``, as from :func:`load_image_folder`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it has no folders, or one of them has no sound.
+    """
+    return _load_folder(root, "sound", AUDIO_ENDINGS)
+
+
+def _load_folder(root: str | os.PathLike[str], kind: str, endings: tuple[str, ...]) -> Bunch:
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"root={str(folder)!r} is no folder.")
+    classes = visible_folders(folder)
+    if not classes:
+        raise ValueError(
+            f"{folder} has no folders; put the {kind}s of each class into a folder of its name, "
+            f"such as {Path('cat', 'tom' + endings[0])}."
+        )
+    paths = {name: files_in(folder / name, endings) for name in classes}
+    empty = [name for name in classes if not paths[name]]
+    if empty:
+        nested = any(visible_folders(folder / name) for name in empty)
+        hint = " They have folders instead: is root one level too high?" if nested else ""
+        raise ValueError(
+            f"{folder} has folders without a {kind} ({', '.join(endings)}): {shorten(empty)}."
+            f"{hint} A class without samples needs no folder, only a class embedding."
+        )
+    return Bunch(
+        X=np.array([path for name in classes for path in paths[name]], dtype=object),
+        y=np.repeat(classes, [len(paths[name]) for name in classes]),
+        class_names={name: words(name) for name in classes},
+    )
+
+
+def visible_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """Return the paths of visible files with one of the endings, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name.lower().endswith(endings)
+        )

@@ -1,0 +1,64 @@
+"""A file is remembered only for as long as nothing about it changes."""
+
+import os
+
+import pytest
+
+from flowalign.encoders import known_files
+from flowalign.encoders.known_files import KnownFiles
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Remember files however young they are."""
+    monkeypatch.setattr(known_files, "AT_REST_SECONDS", -1e9)
+
+
+def _remember(known, path):
+    stamp = known.stamp(path)
+    if stamp is not None:
+        known.add(path, stamp, "content")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_file_is_remembered_until_it_changes(tmp_path):
+    known, path = KnownFiles(), tmp_path / "a"
+    path.write_text("1")
+    assert known.get(path) is None
+    _remember(known, path)
+    assert known.get(path) == known.get(str(path)) == "content"
+    before = path.stat().st_mtime_ns
+    path.write_text("2")  # the same size
+    os.utime(path, ns=(before, before))  # and the same time of writing
+    assert known.get(path) is None
+    path.unlink()
+    assert known.get(path) is None
+    assert known.stamp(path) is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_another_file_of_the_name_is_not_taken_for_it(tmp_path):
+    known, path = KnownFiles(), tmp_path / "a"
+    path.write_text("1")
+    _remember(known, path)
+    (tmp_path / "b").write_text("2")
+    (tmp_path / "b").replace(path)
+    assert known.get(path) is None
+
+
+def test_a_file_just_written_is_not_remembered(tmp_path):
+    # It may be written again within the resolution of the clock.
+    known, path = KnownFiles(), tmp_path / "a"
+    path.write_text("1")
+    _remember(known, path)
+    assert known.get(path) is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(known_files, "LIMIT", 3)
+    known = KnownFiles()
+    for i in range(5):
+        (tmp_path / str(i)).touch()
+        _remember(known, tmp_path / str(i))
+    assert sum(known.get(tmp_path / str(i)) is not None for i in range(5)) == 2

@@ -1,0 +1,44 @@
+"""Reading ahead keeps the order, and does not run away."""
+
+import threading
+import time
+
+import pytest
+
+from flowalign.encoders.streaming import batches, in_threads
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_results_come_in_order_with_their_errors(at_once):
+    def inverse(value):
+        time.sleep(0.001 * (value % 3))
+        return 1 / value
+
+    values = [4, 3, 0, 2, 1, 5, 6]
+    outcomes = [*in_threads(inverse, values, ahead=4, at_once=at_once)]
+    assert [value for value, _, _ in outcomes] == values
+    assert [result for _, result, _ in outcomes] == [1 / v if v else None for v in values]
+    assert [type(error) for _, _, error in outcomes if error] == [ZeroDivisionError]
+
+
+def test_no_more_than_ahead_is_waiting():
+    started = []
+    stream = in_threads(started.append, range(1000), ahead=10)
+    next(stream)
+    time.sleep(0.05)
+    assert len(started) <= 11
+    stream.close()
+    assert len(started) <= 11
+
+
+def test_reading_goes_on_while_the_consumer_works():
+    read = threading.Event()
+    stream = in_threads(lambda value: value == 5 and read.set(), range(10), ahead=8)
+    next(stream)
+    assert read.wait(10)
+    stream.close()
+
+
+def test_batches_are_full_but_the_last():
+    assert [*batches(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [*batches([], 3)] == []
