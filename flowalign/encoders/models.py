@@ -46,7 +46,7 @@ def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
     """
     cached = lru_cache(maxsize=2)(load)
 
-    @wraps(load)
+    @wraps(cached)
     def locked(*args: Hashable) -> T:
         with _LOADING:
             return cached(*args)

@@ -87,7 +87,7 @@ def _samples(values: Any) -> NDArray[Any]:
         samples = np.asarray(values)
     except ValueError:
         samples = np.empty(0, dtype=object)
-    if samples.dtype.kind in "iu":
+    if samples.dtype.kind in "iu" and samples.ndim in (1, 2):
         raise TypeError(
             f"Sounds given as arrays must be floats between -1 and 1, got {samples.dtype}; divide "
             f"by {np.iinfo(samples.dtype).max + 1}."
@@ -97,4 +97,4 @@ def _samples(values: Any) -> NDArray[Any]:
             "Sounds must be paths or arrays of floats of shape (frames,) or (frames, channels), "
             f"got {type(values).__name__} of shape {samples.shape}."
         )
-    return samples.reshape(len(samples), -1)
+    return samples[:, None] if samples.ndim == 1 else samples
