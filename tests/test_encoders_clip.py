@@ -159,7 +159,7 @@ def test_weights_in_the_folder_are_taken_and_a_change_is_noticed(pictures, tmp_p
     rows = [encoder.transform(pictures.X) for encoder in drawn]
     weights = [encoder._load().model.state_dict() for encoder in drawn]
     for state, expected in zip(weights, rows, strict=True):
-        torch.save(state, tmp_path / "model" / "open_clip_model.pt")
+        torch.save(state, tmp_path / "model" / "open_clip_pytorch_model.bin")
         loaded = OpenCLIPEncoder(name, cache=tmp_path / "cache").transform(pictures.X)
         np.testing.assert_allclose(loaded, expected, atol=1e-6)
 
