@@ -35,7 +35,9 @@ def write_clap(folder, *, fusion=False):
     special = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
     bytes_only = ByteLevelBPETokenizer()
     texts = ["the sound of a dog", "a recording in which rain can be heard"]
-    bytes_only.train_from_iterator(texts, 300, special_tokens=[*special.values()])
+    bytes_only.train_from_iterator(
+        texts, 300, special_tokens=[*special.values()], show_progress=False
+    )
     PreTrainedTokenizerFast(
         tokenizer_object=bytes_only._tokenizer,
         **{f"{name}_token": token for name, token in special.items()},
