@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from flowalign.encoders import ClapEncoder, OpenCLIPEncoder
-from flowalign.encoders.models import drawn_from, file_stamp, fingerprint, once_per_process
+from flowalign.encoders.models import (
+    drawn_from,
+    fingerprint,
+    has_no_weights,
+    once_per_process,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_threads_load_a_model_once():
 
 def test_weights_follow_the_seed_and_leave_the_generator_alone():
     def build(seed):
-        with drawn_from(seed):
+        with drawn_from(seed, "a layer"):
             return nn.Linear(3, 2)
 
     state = torch.get_rng_state()
@@ -66,30 +71,42 @@ def test_weights_follow_the_seed_and_leave_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
-    with pytest.raises(KeyError), drawn_from(0):
+    with pytest.raises(KeyError), drawn_from(0, "a layer"):
         raise KeyError
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_fingerprints_tell_weights_and_activations_apart():
-    with drawn_from(0):
+def test_random_weights_are_logged(caplog):
+    with drawn_from(7, "ViT"):
+        pass
+    assert "ViT has random weights, drawn from random_state=7" in caplog.text
+
+
+def test_fingerprints_tell_weights_and_architectures_apart():
+    with drawn_from(0, "a model"):
         model = nn.Sequential(nn.Linear(3, 2), nn.GELU())
     same = nn.Sequential(nn.Linear(3, 2), nn.GELU())
     same.load_state_dict(model.state_dict())
-    assert fingerprint(same) == fingerprint(model)
+    expected = fingerprint(model, {"heads": 2})
+    assert fingerprint(same, {"heads": 2}) == expected
+    assert fingerprint(same, {"heads": 4})["architecture"] != expected["architecture"]
     same[1] = nn.ReLU()
-    assert fingerprint(same)["weights"] == fingerprint(model)["weights"]
-    assert fingerprint(same) != fingerprint(model)
+    assert fingerprint(same, {"heads": 2})["architecture"] != expected["architecture"]
     same[1] = nn.GELU()
+    same[1].register_buffer("mask", torch.zeros(2), persistent=False)
+    masked = fingerprint(same, {"heads": 2})
+    same[1].mask[1] = 1
+    assert fingerprint(same, {"heads": 2})["weights"] != masked["weights"]
     with torch.no_grad():
-        same[0].bias[1] += 1e-6
-    assert fingerprint(same)["weights"] != fingerprint(model)["weights"]
+        model[0].bias[1] += 1e-6
+    assert fingerprint(model, {"heads": 2})["weights"] != expected["weights"]
     for dtype in (torch.bfloat16, torch.float64):
-        assert fingerprint(model.to(dtype))
+        assert fingerprint(model.to(dtype), None)
 
 
-def test_stamps_of_folders_change_with_their_files(tmp_path):
-    assert file_stamp(None) == file_stamp("a name of a model") == ()
-    before = file_stamp(str(tmp_path))
-    (tmp_path / "weights.bin").write_bytes(b"1")
-    assert file_stamp(str(tmp_path)) != before
+def test_folders_with_a_checkpoint_are_recognised(tmp_path):
+    assert not has_no_weights("ViT-B-32")
+    (tmp_path / "config.json").touch()
+    assert has_no_weights(str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
+    assert not has_no_weights(str(tmp_path))

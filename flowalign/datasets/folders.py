@@ -12,6 +12,7 @@ from flowalign.prompts import words
 from flowalign.validation import shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+HIDDEN = (".", "__MACOSX")  # beginnings of names; the latter is what macOS leaves in archives
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
 
 
@@ -36,7 +37,7 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no picture.
+        If it has no folders, or one of them has no picture, or pictures in folders of its own.
 
     See Also
     --------
@@ -80,7 +81,7 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no sound.
+        If it has no folders, or one of them has no sound, or sounds in folders of its own.
     """
     return _load_folder(root, "sound", AUDIO_ENDINGS)
 
@@ -104,17 +105,24 @@ def _load_folder(root: str | os.PathLike[str], kind: str, endings: tuple[str, ..
             f"{folder} has folders without a {kind} ({', '.join(endings)}): {shorten(empty)}."
             f"{hint} A class without samples needs no folder, only a class embedding."
         )
+    for name in classes:
+        for inner in visible_folders(folder / name):
+            if files_in(folder / name / inner, endings):
+                raise ValueError(
+                    f"{folder / name / inner} has {kind}s, one level too low to be found; put them "
+                    f"into {folder / name}, or make the folder a class of its own."
+                )
     return Bunch(
         X=np.array([path for name in classes for path in paths[name]], dtype=object),
         y=np.repeat(classes, [len(paths[name]) for name in classes]),
-        class_names={name: words(name) for name in classes},
+        class_names={name: words(name) or name for name in classes},
     )
 
 
 def visible_folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(HIDDEN))
 
 
 def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
@@ -123,5 +131,7 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
         return sorted(
             entry.path
             for entry in entries
-            if not entry.name.startswith(".") and entry.name.lower().endswith(endings)
+            if entry.is_file()
+            and not entry.name.startswith(HIDDEN)
+            and entry.name.lower().endswith(endings)
         )

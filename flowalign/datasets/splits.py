@@ -88,6 +88,9 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
     for needed in (folder / layout.images, folder / layout.listing):
         _must_exist(needed)
     parts = layout.read(folder / layout.images, folder / layout.listing)
+    empty = [part for part, rows in parts.items() if not rows]
+    if empty:
+        raise ValueError(f"{name} in {folder} has no pictures in its {' and '.join(empty)} part.")
     pairs = {(key, label) for rows in parts.values() for _, key, label in rows}
     names: dict[Any, str] = dict(sorted(pairs))
     if len(names) < len(pairs):
@@ -96,6 +99,10 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
     # Two classes of one name stay two: ImageNet has some.
     shared = {label for label, count in Counter(names.values()).items() if count > 1}
     labels = {k: f"{label} ({k})" if label in shared else label for k, label in names.items()}
+    if len({*labels.values()}) < len(labels):
+        raise ValueError(
+            f"{folder / layout.listing} has classes that cannot be told apart by name."
+        )
     bunch = Bunch(
         class_names={labels[k]: layout.fixes.get(old, words(old)) for k, old in names.items()},
         template=BENCHMARK_TEMPLATES[name],
@@ -129,7 +136,7 @@ def _present(parts: Parts) -> Parts:
 def _read_json(images: Path, listing: Path) -> Parts:
     """Read ``split_zhou_*.json``: for each part, triples of path below the images, class, name."""
     try:
-        content = json.loads(listing.read_text(encoding="utf-8"))
+        content = json.loads(listing.read_text(encoding="utf-8-sig"))
         parts: Parts = {
             part: [(str(images / path), int(key), str(name)) for path, key, name in content[part]]
             for part in ("train", "val", "test")
@@ -177,7 +184,7 @@ def _read_imagenet(images: Path, listing: Path) -> Parts:
 
 def _lines(file: Path) -> list[str]:
     _must_exist(file)
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -47,18 +48,11 @@ class Backbone(ABC):
 
     def tokenize(self, texts: list[str]) -> tuple[list[Any], list[str]]:
         """Return the model's input for each text, and the text's content."""
-        return texts, [content_hash(text.encode()) for text in texts]
+        return texts, [content_hash(text.encode("utf-8", "surrogatepass")) for text in texts]
 
     def digest(self, item: Any) -> str:
         """Return the content of an item that is no path."""
-        array = np.ascontiguousarray(item)
-        if array.dtype.hasobject:
-            raise TypeError(
-                f"{type(item).__name__} has no content that the cache could know it by; give paths "
-                "or arrays, or cache=None."
-            )
-        about = f"{array.dtype.str} {array.shape} ".encode()
-        return content_hash(about + array.tobytes())
+        return content_hash(spell_out(item))
 
     def key(self, content: str, number: int, n_views: int) -> str:
         """Return where the cache keeps view `number` of a content."""
@@ -73,3 +67,24 @@ def is_path(item: Any) -> bool:
 def content_hash(content: bytes) -> str:
     """Return the name of a content in the cache."""
     return hashlib.sha256(content).hexdigest()
+
+
+def spell_out(item: Any) -> bytes:
+    """Spell out an item so that two items have the same spelling only if they are the same.
+
+    Bytes, numbers, plain arrays of them, and lists and tuples of all these. Anything else may hold
+    more than can be seen from here, or less: a path inside a tuple is not what is in the file.
+    """
+    if isinstance(item, bytes):
+        return b"bytes %d " % len(item) + item
+    if isinstance(item, list | tuple):
+        parts = [spell_out(part) for part in item]
+        return f"{type(item).__name__} of {len(parts)} ".encode() + b" ".join(parts)
+    if type(item) is np.ndarray and item.dtype.kind in "biufc":
+        return f"array {item.dtype.str} {item.shape} ".encode() + item.tobytes()
+    if isinstance(item, Number):
+        return f"{type(item).__name__} {item!r} ".encode()
+    raise TypeError(
+        f"the cache cannot know a {type(item).__name__} by its content; give paths, numbers, plain "
+        "arrays, or lists of these, or cache=None"
+    )

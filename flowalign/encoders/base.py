@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Bunch
 
-from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.class_embeddings import ClassEmbeddings, class_vectors
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.cache import FeatureCache
 from flowalign.encoders.encoding import Encoding
 from flowalign.prompts import check_templates, fill, words
-from flowalign.spaces import class_means, unit_rows
+from flowalign.spaces import unit_rows
 from flowalign.validation import integer, is_frame, one_of, shorten
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         integer("batch_size", self.batch_size, low=1)
         integer("n_views", self.n_views, low=1)
+        cache = self.cache
+        if cache is not None and (not isinstance(cache, str | os.PathLike) or not os.fspath(cache)):
+            raise ValueError(f"cache must be the path of a folder, or None, got {cache!r}.")
+
+    def _is_single(self, values: Any) -> bool:
+        """Whether an array looks like one item instead of a stack of them."""
+        return False
 
     # The public face.
 
@@ -64,7 +71,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         self._check_parameters()
         if X is not None:
-            _as_items(X, self._kind)
+            self._items(X)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -120,15 +127,15 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_parameters()
         one_of("views", views, ("mean", "stack"))
         one_of("on_error", on_error, ("raise", "skip"))
-        items = _as_items(X, self._kind)
+        items = self._items(X)
         labels = None if y is None else np.asarray(y)
         if labels is not None and labels.shape != (len(items),):
             raise ValueError(f"y must hold {len(items)} labels, as X, got shape {labels.shape}.")
-        features, kept, failed = self._encoding().items(
-            items, n_views=self.n_views, kind=self._kind, skip=on_error == "skip"
-        )
+        work = self._encoding(items, self._kind, skip=on_error == "skip")
+        features, kept = work.rows(self.n_views)
+        failed = work.failed
         if not len(kept):
-            raise ValueError(f"None could be read; the first: {failed[0]}.")
+            raise ValueError(f"None could be read; the first: {failed[0]}")
         if failed:
             reasons = shorten([failed[i] for i in sorted(failed)])
             message = f"{len(failed)} of {len(items)} {self._kind}s were skipped: {reasons}"
@@ -162,7 +169,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         wrong = [t for t in found if not isinstance(t, str) or not t.strip()]
         if wrong:
             raise ValueError(f"texts must be strings with something in them, got {wrong[0]!r}.")
-        return self._encoding().texts(found)
+        return self._encoding(found, "text").texts()
 
     def class_embeddings(
         self,
@@ -198,16 +205,28 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"got {wrong[0] if wrong else class_names!r}."
             )
         rows = self.encode_text([fill(s, text) for text in named.values() for s in sentences])
-        codes = np.repeat(np.arange(len(named)), len(sentences))
-        means = class_means(unit_rows(rows, "Text embeddings"), codes)
-        return ClassEmbeddings([*named], unit_rows(means, "Text embeddings, averaged,"))
+        labels = [label for label in named for _ in sentences]
+        ensemble = ClassEmbeddings(labels, rows)
+        return ClassEmbeddings(ensemble.classes, class_vectors(ensemble, normalize=True))
 
-    def _encoding(self) -> Encoding:
+    def _items(self, X: Any) -> list[Any]:
+        if self._is_single(X):
+            raise ValueError(
+                f"X looks like one {self._kind}, an array of shape {X.shape}; give a list, [X]."
+            )
+        return _as_items(X, self._kind)
+
+    def _encoding(self, items: list[Any], modality: str, *, skip: bool = False) -> Encoding:
+        backbone = self._load()
         return Encoding(
-            backbone=self._load(),
+            backbone=backbone,
+            space=backbone.space(modality),
+            items=items,
+            kind=modality,
             cache=None if self.cache is None else FeatureCache(self.cache),
             batch_size=self.batch_size,
-            progress=type(self).__name__ if self.verbose else None,
+            skip=skip,
+            progress=type(self).__name__ if self.verbose and modality != "text" else None,
         )
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -224,7 +243,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 def _as_items(values: Any, kind: str) -> list[Any]:
     """Return items as a list; a single one, or a table of several columns, is refused."""
-    if isinstance(values, str | bytes | os.PathLike | Mapping) or not hasattr(values, "__len__"):
+    single = str | bytes | os.PathLike | Mapping | Set
+    if isinstance(values, single) or not hasattr(values, "__len__"):
         raise TypeError(f"Give {kind}s as a list, even a single one; got {type(values).__name__}.")
     if is_frame(values) or (isinstance(values, np.ndarray) and values.dtype.kind in "OUT"):
         array = np.asarray(values)

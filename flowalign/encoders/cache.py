@@ -76,9 +76,10 @@ class Space:
 class FeatureCache:
     """Features by space and content, kept in a folder.
 
-    A cache is never the reason that an encoding fails: what cannot be read is encoded again, what
-    cannot be written is not kept, each with a warning. A damaged row is found by its checksum. A
-    damaged file is put aside under another name, and a new one is begun.
+    Once its folder is there, a cache is never the reason that an encoding fails: what cannot be
+    read is encoded again, what cannot be written is not kept, each with a warning; after the first
+    failure to write, an instance no longer tries. A damaged row is found by its checksum. A damaged
+    file is put aside under another name, and a new one is begun.
 
     Parameters
     ----------
@@ -106,6 +107,7 @@ class FeatureCache:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder).expanduser()
         self._file = self._folder / FILE_NAME
+        self._keeps = True
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -148,20 +150,30 @@ class FeatureCache:
         sources : dict of str to str
             Where each content was found; for readers.
         """
+        if not self._keeps:
+            return
+        self._keeps = False  # until it has worked: one failure, and its wait, is enough
         key = space.key
         values = []
         for content, row in rows.items():
             vector = np.ascontiguousarray(row, "<f4").tobytes()
             checksum = _checksum(key, content, vector)
-            values.append((key, content, sources[content], vector, checksum))
+            source = sources[content].encode("utf-8", "backslashreplace").decode()
+            values.append((key, content, source, vector, checksum))
         with self._forgiving("written"), self._connection() as database:
             database.execute("BEGIN IMMEDIATE")
+            encoder = space.encoder.encode("utf-8", "backslashreplace").decode()
             database.execute(
-                "INSERT OR REPLACE INTO spaces VALUES (?, ?, ?)",
-                (key, space.encoder, space.text),
+                "INSERT OR REPLACE INTO spaces (space, encoder, identity) VALUES (?, ?, ?)",
+                (key, encoder, space.text),
             )
-            database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?)", values)
+            database.executemany(
+                "INSERT OR REPLACE INTO features (space, content, source, vector, checksum) "
+                "VALUES (?, ?, ?, ?, ?)",
+                values,
+            )
             database.execute("COMMIT")
+            self._keeps = True
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -184,10 +196,10 @@ class FeatureCache:
             unusable = code is None or code & 0xFF in (
                 sqlite3.SQLITE_CORRUPT,
                 sqlite3.SQLITE_NOTADB,
-                sqlite3.SQLITE_ERROR,  # a table is not what it should be
             )
             if unusable:
                 self._put_aside(number, error)
+                self._keeps = True  # in a new file
             else:
                 self._warn(f"could not be {done} ({error}); features are encoded without it")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
 from flowalign.encoders.cache import Space
-from flowalign.validation import vector_values
+from flowalign.validation import as_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -36,15 +37,16 @@ class CallableEncoder(Encoder):
     batch_size : int, default=64
         Items in one call of the function.
     cache : str, path or None, default=None
-        A folder in which features are kept; None keeps nothing. Paths are known by the content of
-        their files, arrays and numbers by their values.
+        A folder in which features are kept; None keeps nothing. Strings and paths are then paths of
+        files, known by their content; numbers, bytes, arrays, and lists and tuples of these are
+        known by their values. Other items are refused.
     verbose : int, default=0
         Above 0, shows a progress bar.
 
     Notes
     -----
-    Clones share the functions. For pickles and worker processes the functions must be importable,
-    as always with pickle.
+    Clones share the functions, bound methods and their models included. For pickles and worker
+    processes the functions must be importable, as always with pickle.
 
     Examples
     --------
@@ -73,6 +75,15 @@ class CallableEncoder(Encoder):
         self.batch_size = batch_size
         self.cache = cache
         self.verbose = verbose
+
+    def __sklearn_clone__(self) -> CallableEncoder:
+        # scikit-learn copies parameters deeply, and a bound method brings its model along.
+        twin = copy.copy(self)
+        parameters = self.get_params(deep=False)
+        for name, value in vars(self).items():
+            if name not in parameters:
+                setattr(twin, name, copy.deepcopy(value))
+        return twin
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Not available: only calling the function tells how wide its rows are."""
@@ -128,7 +139,14 @@ class _Function(Backbone):
 
 
 def _rows(name: str, function: Function, inputs: list[Any]) -> NDArray[np.float32]:
-    rows = np.asarray(vector_values(function(inputs), f"What {name} returned"), dtype=np.float32)
-    if len(rows) != len(inputs):
-        raise ValueError(f"{name} returned {len(rows)} rows for {len(inputs)} items.")
+    returned = function(inputs)
+    try:
+        # A copy: the function may use its memory again in the next call.
+        rows = np.array(as_numpy(returned), dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must return numbers in rows of one width: {error}") from error
+    if rows.ndim != 2 or len(rows) != len(inputs) or rows.shape[1] == 0:
+        raise ValueError(
+            f"{name} must return a row for each of {len(inputs)} items, got shape {rows.shape}."
+        )
     return rows

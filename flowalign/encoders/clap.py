@@ -5,27 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from flowalign.encoders.backbone import content_hash
-from flowalign.encoders.base import Encoder
 from flowalign.encoders.models import (
     TorchBackbone,
+    TorchEncoder,
     drawn_from,
-    file_stamp,
     fingerprint,
-    integer_seed,
+    has_no_weights,
+    loading,
     once_per_process,
     require,
     unit_rows_of,
 )
 from flowalign.encoders.sounds import read_window
 from flowalign.prompts import AUDIO_TEMPLATES
-from flowalign.validation import check_device, integer
+from flowalign.validation import integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 PREPROCESSING = "mean of channels; windows 1"
 
 
-class ClapEncoder(Encoder):
+class ClapEncoder(TorchEncoder):
     """Encode sounds, and texts into the same space, with a CLAP model of transformers [1]_.
 
     Parameters
@@ -69,7 +68,7 @@ class ClapEncoder(Encoder):
     Rows have length 1. Sounds are paths of anything that libsndfile reads (WAV, FLAC, OGG, MP3), or
     arrays of floats of shape (frames,) or (frames, channels). Channels are averaged; any sampling
     rate is converted to that of the model; what is shorter than the model's window is repeated, as
-    in its training.
+    in its training. Texts longer than the model's context are cut.
 
     The feature extractor of transformers crops long sounds at random and, for models with feature
     fusion, declares a random one of each batch to be long. Here every window has its place and none
@@ -117,26 +116,17 @@ class ClapEncoder(Encoder):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.encode_text(["a"]).shape[1]
-
     def _check_parameters(self) -> None:
         super()._check_parameters()
         integer("sampling_rate", self.sampling_rate, low=1)
-        integer_seed(self.random_state, "random weights")
+
+    def _is_single(self, values: Any) -> bool:
+        return isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] <= 8
 
     def _load(self) -> _CLAP:
-        pretrained = None if self.pretrained is None else str(self.pretrained)
-        loaded = _load(
-            str(self.model_name),
-            pretrained,
-            check_device(self.device),
-            self.random_state,
-            file_stamp(str(self.model_name)),
-            file_stamp(pretrained),
-        )
-        return replace(loaded, array_rate=self.sampling_rate)
+        name = str(self.model_name)
+        drawn = self.pretrained is None and has_no_weights(name)
+        return replace(_load(*self._source(name, drawn=drawn)), array_rate=self.sampling_rate)
 
 
 @dataclass(frozen=True)
@@ -196,37 +186,41 @@ def _rows(features: Any) -> NDArray[np.float32]:
 
 @once_per_process
 def _load(
-    model_name: str, pretrained: str | None, device: torch.device, seed: int, *_stamps: Any
+    model_name: str, pretrained: str | None, device: torch.device, seed: int | None, _stamps: Any
 ) -> _CLAP:
     transformers = require("transformers", "audio")
     require("soundfile", "audio")
-    try:
+    with loading(model_name, pretrained):
         config = transformers.ClapConfig.from_pretrained(model_name)
-        source = model_name if pretrained is None else pretrained
-        if _has_no_weights(source):
-            with drawn_from(seed):
-                model = transformers.ClapModel(config)
+        if seed is None:
+            model = _trained(transformers, pretrained or model_name, config)
         else:
-            model = transformers.ClapModel.from_pretrained(source, config=config)
+            with drawn_from(seed, model_name):
+                model = transformers.ClapModel(config)
         extractor = transformers.ClapFeatureExtractor.from_pretrained(model_name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model_name={model_name!r} with pretrained={pretrained!r} could not be loaded: {error}"
-        ) from error
-    model = model.float().eval().to(device)
+    model = model.float().eval()
+    identity = fingerprint(model, config.to_dict())
     return _CLAP(
         name=f"CLAP {model_name}" + (f" {pretrained}" if pretrained else ""),
-        model=model,
+        model=model.to(device),
         extractor=extractor,
         tokenizer=tokenizer,
         device=device,
-        identity={**fingerprint(model), "preprocessing": f"{PREPROCESSING} {extractor.to_dict()}"},
+        identity={**identity, "preprocessing": f"{PREPROCESSING} {extractor.to_dict()}"},
     )
 
 
-def _has_no_weights(source: str) -> bool:
-    """Whether this is a folder without a checkpoint."""
-    folder = Path(source)
-    checkpoints = ("*.safetensors", "*.bin", "*.index.json")
-    return folder.is_dir() and not any(path for c in checkpoints for path in folder.glob(c))
+def _trained(transformers: Any, source: str, config: Any) -> Any:
+    """Load weights, all of them: what a checkpoint lacks, transformers would draw at random."""
+    model, report = transformers.ClapModel.from_pretrained(
+        source, config=config, output_loading_info=True
+    )
+    parameters = {name for name, _ in model.named_parameters()}
+    missing = sorted(parameters & {*report["missing_keys"]})
+    if missing or report.get("mismatched_keys"):
+        raise ValueError(
+            f"{source} is no checkpoint of this model; it lacks, or has in another shape, "
+            f"{len(missing) or len(report['mismatched_keys'])} of its {len(parameters)} weights"
+        )
+    return model

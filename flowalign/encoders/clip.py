@@ -12,20 +12,19 @@ import numpy as np
 import torch
 
 from flowalign.encoders.backbone import content_hash
-from flowalign.encoders.base import Encoder
 from flowalign.encoders.models import (
     TorchBackbone,
+    TorchEncoder,
     drawn_from,
-    file_stamp,
     fingerprint,
-    integer_seed,
+    has_no_weights,
+    loading,
     once_per_process,
     require,
     unit_rows_of,
 )
 from flowalign.encoders.pictures import random_crop, read_picture
 from flowalign.prompts import IMAGE_TEMPLATES
-from flowalign.validation import check_device
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 PREPROCESSING = "upright, on white; crops 1"
 
 
-class OpenCLIPEncoder(Encoder):
+class OpenCLIPEncoder(TorchEncoder):
     """Encode pictures, and texts into the same space, with a CLIP model of open_clip [1]_ [2]_.
 
     Parameters
@@ -47,7 +46,7 @@ class OpenCLIPEncoder(Encoder):
         As for open_clip: the tag of published weights (``"laion2b_s34b_b79k"``; see
         ``open_clip.list_pretrained()``) or the path of a checkpoint. With None, an architecture has
         **random** weights drawn from `random_state`, good for tests only; ``hf-hub:`` and
-        ``local-dir:`` names bring their own.
+        ``local-dir:`` names bring their own, unless the folder has no checkpoint.
     device : str or torch.device, default="auto"
         Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
     batch_size : int, default=64
@@ -66,9 +65,11 @@ class OpenCLIPEncoder(Encoder):
 
     Notes
     -----
-    Rows have length 1. Pictures are paths, PIL images or uint8 arrays of shape (height, width, 3).
-    They are turned upright as their EXIF data say; transparent parts are put on white; then comes
-    the preprocessing that the model was trained with.
+    Rows have length 1. Pictures are paths, PIL images or uint8 arrays of shape (height, width, 3),
+    with a fourth channel for transparency, or (height, width) for grey. For many pictures give
+    paths: what is decoded stays in memory as long as the PIL image does. Pictures are turned
+    upright as their EXIF data say; transparent parts are put on white; then comes the preprocessing
+    that the model was trained with. Texts longer than the model's context are cut by its tokenizer.
 
     Weights are loaded when first needed, once per process. They are not part of pickles, and
     clones share them.
@@ -111,24 +112,16 @@ class OpenCLIPEncoder(Encoder):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def _n_features_out(self) -> int:
-        return self.encode_text(["a"]).shape[1]
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        integer_seed(self.random_state, "random weights and crops")
+    def _is_single(self, values: Any) -> bool:
+        return isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] in (3, 4)
 
     def _load(self) -> _CLIP:
-        pretrained = None if self.pretrained is None else str(self.pretrained)
-        loaded = _load(
-            self.model_name,
-            pretrained,
-            check_device(self.device),
-            self.random_state,
-            file_stamp(self.model_name.removeprefix("local-dir:")),
-            file_stamp(pretrained),
-        )
+        name = str(self.model_name)
+        folder = name.removeprefix("local-dir:")
+        is_folder = folder != name
+        drawn = has_no_weights(folder) if is_folder else self.pretrained is None
+        drawn = drawn and not name.startswith("hf-hub:")
+        loaded = _load(*self._source(folder, drawn=drawn))
         return replace(loaded, crop_seed=self.random_state)
 
 
@@ -141,7 +134,7 @@ class _CLIP(TorchBackbone):
 
     def digest(self, item: Any) -> str:
         """Return the hash of the pixels of a picture."""
-        return super().digest(read_picture(item))
+        return super().digest(np.asarray(read_picture(item)))
 
     def key(self, content: str, number: int, n_views: int) -> str:
         """Return the content itself for the whole picture; crops are numbered within their seed."""
@@ -174,28 +167,30 @@ class _CLIP(TorchBackbone):
 
 @once_per_process
 def _load(
-    model_name: str, pretrained: str | None, device: torch.device, seed: int, *_stamps: Any
+    model_name: str, pretrained: str | None, device: torch.device, seed: int | None, _stamps: Any
 ) -> _CLIP:
     open_clip = require("open_clip", "clip")
-    # A hub model whose weights could not be had would be left with random ones.
-    required = pretrained is not None or model_name.startswith("hf-hub:")
-    try:
-        with drawn_from(seed):
+    architecture = model_name if ":" in model_name else model_name.replace("/", "-")
+    # Some weights were trained with another activation than their architecture's usual one.
+    trained = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else {}
+    options = {"force_quick_gelu": bool(trained.get("quick_gelu")), "pretrained_text": False}
+    with loading(model_name, pretrained):
+        if seed is None:
             model = open_clip.create_model(
-                model_name, pretrained, require_pretrained=required, pretrained_text=False
+                model_name, pretrained, require_pretrained=True, **options
             )
+        else:
+            with drawn_from(seed, model_name):
+                model = open_clip.create_model(model_name, load_weights=False, **options)
         tokenizer = open_clip.get_tokenizer(model_name)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"model_name={model_name!r} with pretrained={pretrained!r} could not be loaded: {error}"
-        ) from error
-    config = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-    preprocess = open_clip.transform.image_transform_v2(config, is_train=False)
+        configuration = open_clip.get_model_config(architecture)
+    preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    identity = fingerprint(model, configuration)
     return _CLIP(
         name=" ".join(filter(None, ["open_clip", model_name, pretrained])),
         model=model.eval().to(device),
-        preprocess=preprocess,
+        preprocess=open_clip.transform.image_transform_v2(preprocessing, is_train=False),
         tokenizer=tokenizer,
         device=device,
-        identity={**fingerprint(model), "preprocessing": f"{PREPROCESSING} {config}"},
+        identity={**identity, "preprocessing": f"{PREPROCESSING} {preprocessing}"},
     )

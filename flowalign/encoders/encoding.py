@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -21,58 +22,70 @@ if TYPE_CHECKING:
     from flowalign.encoders.backbone import Backbone
     from flowalign.encoders.cache import FeatureCache, Space
 
-Stream: TypeAlias = "Iterable[tuple[str, str, Any]]"  # key, source, the model's input
-
 HASHED_AHEAD = 1024  # contents are small
+STORE_ROWS, STORE_SECONDS = 1024, 1.0  # what an interruption may cost, against the cost of storing
 _FILES = KnownFiles()
 
 
-@dataclass(frozen=True)
+class _Input(NamedTuple):
+    """What the model gets, where its row belongs, and the position of the item it comes from."""
+
+    key: str
+    value: Any
+    position: int
+
+
+@dataclass
 class Encoding:
-    """A model at work.
+    """One call of an encoder: its table of rows grows from what the cache knows to what is wanted.
 
     Parameters
     ----------
     backbone : Backbone
         The model.
+    space : Space
+        Where rows are kept.
+    items : list
+        What to encode.
+    kind : str
+        What an item is called.
     cache : FeatureCache or None
         Where rows are kept.
     batch_size : int
         Inputs in one pass through the model.
-    progress : str or None
-        The title of the progress bar; None shows none.
+    skip : bool, default=False
+        Whether to leave out what cannot be read, instead of raising.
+    progress : str or None, default=None
+        The title of a progress bar; None shows none.
     """
 
     backbone: Backbone
+    space: Space
+    items: Sequence[Any]
+    kind: str
     cache: FeatureCache | None
     batch_size: int
-    progress: str | None
+    skip: bool = False
+    progress: str | None = None
+    table: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)  # why items could not be read
 
-    def texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Encode m texts, (m, e)."""
-        space = self.backbone.space("text")
-        inputs, contents = self.backbone.tokenize(texts)
-        table = {} if self.cache is None else self.cache.load(space, contents)
-        todo = {content: i for i, content in enumerate(contents) if content not in table}
-        stream = ((content, texts[i], inputs[i]) for content, i in todo.items())
-        self._compute(stream, self.backbone.forward_text, space, table)
-        return np.stack([table[content] for content in contents])
+    def texts(self) -> NDArray[np.float32]:
+        """Encode texts, (m, e)."""
+        inputs, contents = self.backbone.tokenize([*self.items])
+        self._look_up(contents)
+        todo = {content: i for i, content in enumerate(contents) if content not in self.table}
+        stream = (_Input(content, inputs[i], i) for content, i in todo.items())
+        self._compute(stream, self.backbone.forward_text)
+        return np.stack([self.table[content] for content in contents])
 
-    def items(
-        self, items: list[Any], *, n_views: int, kind: str, skip: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp], dict[int, str]]:
-        """Encode n items.
+    def rows(self, n_views: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """Encode items.
 
         Parameters
         ----------
-        items : list
-            What to encode.
         n_views : int
             Views of each.
-        kind : str
-            What an item is called.
-        skip : bool
-            Whether to leave out what cannot be read, instead of raising.
 
         Returns
         -------
@@ -80,114 +93,181 @@ class Encoding:
             Of the items that could be read, one view after the other.
         kept : ndarray of shape (m,)
             Their positions.
-        failed : dict of int to str
-            Why the others could not, by position.
         """
-        failures = _Failures(items, kind, skip)
-        space, numbers = self.backbone.space(kind), range(n_views)
-        contents = self._contents(items, failures)
-        keys = [[self.backbone.key(content, k, n_views) for k in numbers] for content in contents]
-        known = (key for of_item in keys for key in of_item)
-        table = {} if self.cache is None else self.cache.load(space, known)
-        first = {c: i for i, c in reversed([*enumerate(contents)]) if i not in failures.reasons}
-        todo = {i: [k for k in numbers if keys[i][k] not in table] for i in sorted(first.values())}
-        todo = {i: missing for i, missing in todo.items() if missing}
+        contents = self._contents()
+        keys = [
+            [self.backbone.key(content, k, n_views) for k in range(n_views)] for content in contents
+        ]
+        self._look_up(key for of_item in keys for key in of_item)
+        missing: dict[int, list[int]] = {}  # of each content once: its first item, and the views
+        seen: set[str] = set()
+        for i, content in enumerate(contents):
+            views = [k for k in range(n_views) if keys[i][k] not in self.table]
+            if views and content not in seen and i not in self.failed:
+                missing[i] = views
+                seen.add(content)
 
-        def prepare(i: int) -> dict[str, Any]:
-            item = items[i]
-            if is_path(item) and self.backbone.reads_files:
-                item = Path(item).read_bytes()
-                if self.cache is not None and content_hash(item) != contents[i]:
-                    raise ValueError("it changed while it was being encoded")
-            inputs = self.backbone.prepare(item, todo[i], n_views)
-            return {keys[i][k]: value for k, value in zip(todo[i], inputs, strict=True)}
+        def prepare(i: int) -> list[_Input]:
+            item = self._read(i, contents[i])
+            inputs = self.backbone.prepare(item, missing[i], n_views)
+            of_views = zip(missing[i], inputs, strict=True)
+            return [_Input(keys[i][k], value, i) for k, value in of_views]
 
-        def stream() -> Iterator[tuple[str, str, Any]]:
-            ahead = max(1, 2 * self.batch_size // n_views)
-            # The threads of a CPU wait for one another in every layer, so one that decodes
-            # meanwhile holds up all of them: there, reading and computing take turns.
-            turn = len(todo) if self.backbone.reads_ahead else max(1, self.batch_size // n_views)
-            with tqdm(desc=self.progress, total=len(todo), disable=self.progress is None) as bar:
-                for part in batches(todo, turn):
-                    for i, inputs, error in in_threads(prepare, part, ahead=ahead):
-                        bar.update()
-                        if error is not None:
-                            failures.add(i, error)
-                        for key, value in (inputs or {}).items():
-                            yield key, failures.name(i), value
-
-        self._compute(stream(), self.backbone.forward, space, table)
-        broken = {contents[i]: reason for i, reason in failures.reasons.items()}
-        failed = {i: broken[content] for i, content in enumerate(contents) if content in broken}
-        kept = np.array([i for i in range(len(items)) if i not in failed], dtype=np.intp)
-        rows = [table[key] for i in kept for key in keys[i]]
+        self._compute(self._prepared(prepare, missing, n_views), self.backbone.forward, contents)
+        broken = {contents[i]: reason for i, reason in self.failed.items()}
+        self.failed = {i: broken[c] for i, c in enumerate(contents) if c in broken}
+        kept = [i for i in range(len(contents)) if i not in self.failed]
+        rows = [self.table[key] for i in kept for key in keys[i]]
         features = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
-        return features, kept, failed
+        return features, np.array(kept, dtype=np.intp)
 
-    def _contents(self, items: list[Any], failures: _Failures) -> list[str]:
+    def _look_up(self, keys: Iterable[str]) -> None:
+        if self.cache is not None:
+            self.table = self.cache.load(self.space, keys)
+
+    def _contents(self) -> list[str]:
         """Return the content of each item; without a cache, the item's identity will do.
 
         With a cache, contents come first, on their own: most often all rows are known, and nothing
         has to be decoded.
         """
         if self.cache is None:
-            return [f"item {id(item)}" for item in items]
-        contents = [_FILES.get(item) if is_path(item) else None for item in items]
-
-        def identify(i: int) -> str:
-            item = items[i]
-            if not is_path(item):
-                return self.backbone.digest(item)
-            stamp = _FILES.stamp(item)
-            content = content_hash(Path(item).read_bytes())
-            if stamp is not None:
-                _FILES.add(item, stamp, content)
-            return content
-
+            return [f"item {id(item)}" for item in self.items]
+        contents = [_FILES.get(item) if is_path(item) else None for item in self.items]
         unknown = [i for i, content in enumerate(contents) if content is None]
-        for i, content, error in in_threads(identify, unknown, ahead=HASHED_AHEAD, at_once=32):
+        calls = in_threads(self._identify, unknown, ahead=HASHED_AHEAD, at_once=32)
+        for i, content, error in calls:
             if error is not None:
-                failures.add(i, error)
+                self._fail(i, error)
             contents[i] = content
         return [content or f"unreadable {i}" for i, content in enumerate(contents)]
 
+    def _identify(self, i: int) -> str:
+        item = self.items[i]
+        if not is_path(item):
+            return self.backbone.digest(item)
+        known = _FILES.get(item)
+        if known is not None:
+            return known
+        stamp = _FILES.stamp(item)
+        content = content_hash(Path(item).read_bytes())
+        if stamp is not None:
+            _FILES.add(item, stamp, content)
+        return content
+
+    def _read(self, i: int, content: str) -> Any:
+        """Return what the backbone prepares: the item, or what is in its file."""
+        item = self.items[i]
+        if is_path(item) and self.backbone.reads_files:
+            item = Path(item).read_bytes()
+            if self.cache is not None and content_hash(item) != content:
+                raise ValueError("it changed while it was being encoded")
+        return item
+
+    def _prepared(
+        self, prepare: Callable[[int], list[_Input]], missing: Iterable[int], n_views: int
+    ) -> Iterator[_Input]:
+        """Read and prepare items in threads.
+
+        The threads of a CPU that computes wait for one another in every layer, so one that decodes
+        meanwhile holds up all of them: there, reading and computing take turns.
+        """
+        positions = [*missing]
+        ahead = max(1, self.batch_size // n_views) * (2 if self.backbone.reads_ahead else 1)
+        calls = in_threads(prepare, positions, ahead=ahead, turns=not self.backbone.reads_ahead)
+        if not self.backbone.reads_files:  # nothing to wait for
+            calls = ((i, prepare(i), None) for i in positions)
+        shown = self.progress is not None
+        with tqdm(calls, self.progress, len(positions), disable=not shown) as bar:
+            for i, inputs, error in bar:
+                if error is not None:
+                    self._fail(i, error)
+                yield from inputs or ()
+
     def _compute(
         self,
-        stream: Stream,
+        stream: Iterable[_Input],
         forward: Callable[[list[Any]], NDArray[np.float32]],
-        space: Space,
-        table: dict[str, NDArray[np.float32]],
+        contents: Sequence[str] | None = None,
     ) -> None:
-        """Add to `table`, and to the cache, the rows of a stream, a batch at a time."""
-        for part in batches(stream, self.batch_size):
-            keys, sources, inputs = zip(*part, strict=True)
-            rows = forward([*inputs])
-            bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if len(bad):
-                raise ValueError(f"The features of {sources[bad[0]]} are NaN or infinite.")
-            new = dict(zip(keys, rows, strict=True))
-            if self.cache is not None:
-                self.cache.store(space, new, dict(zip(keys, sources, strict=True)))
-            table |= new
+        """Add to the table, and to the cache, the rows of a stream."""
+        width = len(next(iter(self.table.values()))) if self.table else None
+        fresh: dict[str, NDArray[np.float32]] = {}
+        sources: dict[str, str] = {}
+        last = time.monotonic()
+        try:
+            for part in batches(stream, self.batch_size):
+                for one, row in self._forward(part, forward):
+                    width = len(row) if width is None else width
+                    if len(row) != width:
+                        raise ValueError(
+                            f"{self._name(one.position)} has {len(row)} features where others have "
+                            f"{width}. With a cache: does the name tell this model from others?"
+                        )
+                    if contents is not None and not self._unchanged(one.position, contents):
+                        continue
+                    self.table[one.key] = fresh[one.key] = row
+                    sources[one.key] = self._name(one.position)
+                if len(fresh) >= STORE_ROWS or time.monotonic() - last > STORE_SECONDS:
+                    self._store(fresh, sources)
+                    last = time.monotonic()
+        finally:
+            self._store(fresh, sources)
 
+    def _forward(
+        self, part: list[_Input], forward: Callable[[list[Any]], NDArray[np.float32]]
+    ) -> Iterator[tuple[_Input, NDArray[np.float32]]]:
+        """Yield the rows of a batch; where it fails and may skip, one by one."""
+        try:
+            rows = forward([one.value for one in part])
+        except Exception as error:
+            if not self.skip:
+                error.add_note(
+                    f"In a batch of {len(part)} from {self._name(part[0].position)} to "
+                    f"{self._name(part[-1].position)}."
+                )
+                raise
+            if len(part) > 1:
+                for one in part:
+                    yield from self._forward([one], forward)
+            else:
+                self._fail(part[0].position, error)
+            return
+        for one, row in zip(part, rows, strict=True):
+            if np.isfinite(row).all():
+                yield one, row
+            else:
+                self._fail(one.position, ValueError("its features are NaN or infinite"))
 
-class _Failures:
-    """Items that could not be read, with the reason."""
+    def _unchanged(self, i: int, contents: Sequence[str]) -> bool:
+        """Whether a file that the backbone read itself still is what the cache knows it as."""
+        if self.cache is None or self.backbone.reads_files or not is_path(self.items[i]):
+            return True
+        if self._identify(i) == contents[i]:
+            return True
+        self._fail(i, ValueError("it changed while it was being encoded"))
+        return False
 
-    def __init__(self, items: list[Any], kind: str, skip: bool) -> None:
-        self._items, self._kind, self._skip = items, kind, skip
-        self.reasons: dict[int, str] = {}
+    def _store(self, fresh: dict[str, NDArray[np.float32]], sources: dict[str, str]) -> None:
+        if self.cache is not None and fresh:
+            self.cache.store(self.space, fresh, sources)
+        fresh.clear()
+        sources.clear()
 
-    def name(self, i: int) -> str:
-        item = self._items[i]
-        return os.fspath(item) if is_path(item) else f"{self._kind} {i} of X"
+    def _name(self, i: int) -> str:
+        item = self.items[i]
+        return (os.fspath(item) or "''") if is_path(item) else f"{self.kind} {i} of X"
 
-    def add(self, i: int, error: Exception) -> None:
+    def _fail(self, i: int, error: Exception) -> None:
         """Note why an item could not be read, or raise it, naming the item."""
-        if isinstance(error, TypeError | MemoryError):
-            raise error  # not the fault of the item
-        missing = isinstance(error, FileNotFoundError)
-        reason = f"{self.name(i)} " + ("does not exist" if missing else f"is unreadable: {error}")
-        if not self._skip:
-            raise (FileNotFoundError if missing else ValueError)(reason) from error
-        self.reasons[i] = reason
+        if isinstance(error, MemoryError):
+            raise error
+        kind: type[Exception] = ValueError
+        reason = f"{self._name(i)} is unreadable: {error}."
+        if isinstance(error, FileNotFoundError):
+            kind, reason = FileNotFoundError, f"{self._name(i)} does not exist."
+        elif isinstance(error, TypeError):
+            kind, reason = TypeError, f"{self._name(i)}: {error}."
+        if not self.skip:
+            raise kind(reason) from error
+        self.failed[i] = reason

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, wraps
+from itertools import chain
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +23,84 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowalign.encoders.backbone import Backbone
+from flowalign.encoders.base import Encoder
 from flowalign.encoders.cache import Space
+from flowalign.validation import check_device
 
 T = TypeVar("T")
 
 _LOADING = threading.RLock()
+_LOG = logging.getLogger(__name__)
+
+CHECKPOINTS = ("*.safetensors", "*.bin", "*.pth", "*.index.json")
+
+
+class TorchEncoder(Encoder):
+    """Base of the encoders that have a torch model with weights."""
+
+    model_name: str
+    pretrained: str | None
+    device: str | torch.device
+    random_state: int
+
+    def _load(self) -> TorchBackbone:
+        raise NotImplementedError
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._load().width()
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        seed = self.random_state
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(
+                "random_state must be an integer of at least 0, so that clones and workers draw "
+                f"the same; got {seed!r}."
+            )
+
+    def _source(self, folder: str, *, drawn: bool) -> tuple[Any, ...]:
+        """Return all that decides about a loaded model, the seed only where weights are drawn."""
+        pretrained = None if self.pretrained is None else str(self.pretrained)
+        stamps = _file_stamp(folder), _file_stamp(pretrained)
+        seed = self.random_state if drawn else None
+        return str(self.model_name), pretrained, check_device(self.device), seed, stamps
+
+
+@dataclass(frozen=True)
+class TorchBackbone(Backbone):
+    """A loaded torch model with a tokenizer, in float32."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    identity: dict[str, str]
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether the model leaves the processor free meanwhile."""
+        return self.device.type != "cpu"
+
+    def space(self, modality: str) -> Space:
+        """Return the joint space, by modality."""
+        return Space(f"{self.name}, {modality}s", {**self.identity, "modality": modality})
+
+    def width(self) -> int:
+        """Return the number of features."""
+        return self.forward_text(self.tokenize(["a"])[0]).shape[1]
+
+    def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Stack inputs on the device of the model, without waiting where that is possible."""
+        stacked = torch.stack(inputs)
+        if self.device.type == "cuda":
+            stacked = stacked.pin_memory()
+        return stacked.to(self.device, non_blocking=True)
+
+
+def unit_rows_of(features: torch.Tensor) -> NDArray[np.float32]:
+    """Return what a model gave as rows of length 1."""
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
 def require(module: str, extra: str) -> Any:
@@ -55,69 +131,61 @@ def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
 
 
 @contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
-    """Let modules built inside draw their weights from a seed; torch's generator is put back."""
+def loading(model_name: str, pretrained: str | None) -> Iterator[None]:
+    """Name the parameters in whatever error a library raises while it loads a model."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"model_name={model_name!r} with pretrained={pretrained!r} could not be loaded: {error}"
+        ) from error
+
+
+@contextmanager
+def drawn_from(seed: int, name: str) -> Iterator[None]:
+    """Let a module built inside draw its weights from a seed; torch's generator is put back."""
+    _LOG.warning(
+        "%s has random weights, drawn from random_state=%d: no use but in tests", name, seed
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
-def integer_seed(random_state: Any, purpose: str) -> int:
-    """Check that `random_state` means the same in every clone, pickle and process."""
-    if not isinstance(random_state, Integral) or isinstance(random_state, bool) or random_state < 0:
-        raise ValueError(
-            f"random_state must be an integer of at least 0 for {purpose}, so that clones and "
-            f"workers draw the same; got {random_state!r}."
-        )
-    return int(random_state)
+def has_no_weights(folder: str) -> bool:
+    """Whether this is a folder without a checkpoint."""
+    place = Path(folder)
+    return place.is_dir() and not any(path for c in CHECKPOINTS for path in place.glob(c))
 
 
-def file_stamp(path: str | None) -> tuple[Any, ...]:
+def fingerprint(model: nn.Module, configuration: Any) -> dict[str, str]:
+    """Hash weights and architecture, (name of the hash) -> (hash).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its weights.
+    configuration : JSON types
+        What the library built it from: the number of heads, say, is in no weight.
+    """
+    weights = hashlib.sha256()
+    # Buffers that are not saved, masks among them, decide as well.
+    tensors = dict(chain(model.named_buffers(), model.state_dict().items()))
+    for name, value in sorted(tensors.items()):
+        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        weights.update(plain.view(torch.uint8).numpy())
+    # Activations have no weights but are spelled out by the module.
+    text = repr(model) + json.dumps(configuration, sort_keys=True, default=repr)
+    return {
+        "weights": weights.hexdigest(),
+        "architecture": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _file_stamp(path: str | None) -> tuple[Any, ...]:
     """Say whether a model's file or folder has changed; empty for what is neither."""
     if path is None or not os.path.exists(path):
         return ()
     files = [Path(path), *sorted(Path(path).glob("*"))]
-    return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files)
-
-
-def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Hash weights and architecture, (name of the hash) -> (hash)."""
-    weights = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    # Activations and the like have no weights but are spelled out by the module.
-    architecture = hashlib.sha256(repr(model).encode())
-    return {"weights": weights.hexdigest(), "architecture": architecture.hexdigest()}
-
-
-@dataclass(frozen=True)
-class TorchBackbone(Backbone):
-    """A loaded torch model with a tokenizer, in float32."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    device: torch.device
-    identity: dict[str, str]
-
-    @property
-    def reads_ahead(self) -> bool:
-        """Whether the model leaves the processor free meanwhile."""
-        return self.device.type != "cpu"
-
-    def space(self, modality: str) -> Space:
-        """Return the joint space, by modality."""
-        return Space(f"{self.name}, {modality}s", {**self.identity, "modality": modality})
-
-    def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Stack inputs on the device of the model, without waiting where that is possible."""
-        stacked = torch.stack(inputs)
-        if self.device.type == "cuda":
-            stacked = stacked.pin_memory()
-        return stacked.to(self.device, non_blocking=True)
-
-
-def unit_rows_of(features: torch.Tensor) -> NDArray[np.float32]:
-    """Return what a model gave as rows of length 1."""
-    return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return tuple((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.exists())

@@ -24,8 +24,9 @@ def read_picture(opened: Any) -> Image:
 
     Parameters
     ----------
-    opened : bytes, PIL image or ndarray of shape (height, width, 3) or (height, width), uint8
-        The content of a file, or a picture.
+    opened : bytes, PIL image or ndarray of uint8
+        The content of a file, or a picture; arrays of shape (height, width), for grey, or (height,
+        width, channels), for 3 (RGB) or 4 channels (with transparency).
 
     Returns
     -------
@@ -42,22 +43,21 @@ def read_picture(opened: Any) -> Image:
     from PIL import Image, ImageOps
 
     picture: Image.Image
-    if isinstance(opened, np.ndarray):
-        if opened.dtype != np.uint8:
-            raise TypeError(f"Pictures given as arrays must be uint8, got {opened.dtype}.")
-        opened = Image.fromarray(opened)
-    elif not isinstance(opened, bytes | Image.Image):
+    if not isinstance(opened, bytes | Image.Image) and type(opened) is not np.ndarray:
         kind = type(opened).__name__
-        raise TypeError(f"Pictures must be paths, PIL images or uint8 arrays, got {kind}.")
+        raise TypeError(f"Pictures must be paths, PIL images or uint8 arrays, got {kind}")
+    if isinstance(opened, np.ndarray) and opened.dtype != np.uint8:
+        raise TypeError(f"Pictures given as arrays must be uint8, got {opened.dtype}")
     try:
         if isinstance(opened, bytes):
             picture = Image.open(io.BytesIO(opened))
+        elif isinstance(opened, np.ndarray):
+            picture = Image.fromarray(opened)
         else:
             picture = opened
             with _DECODING:  # the same picture may be in the list, and in two threads, twice
                 picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        return _rgb(picture)
+        return _rgb(ImageOps.exif_transpose(picture))
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(f"no picture, or a damaged one ({error})") from error
 
@@ -67,10 +67,10 @@ def _rgb(picture: Image) -> Image:
 
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert would clip instead of scaling
+    if picture.mode.startswith("I;16"):  # convert would clip it instead of scaling
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ValueError("pixels are floating point and have no known range")
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {picture.mode} have no known range; convert it to 8 bits")
     if picture.has_transparency_data:
         # What a transparent pixel hides is arbitrary, most often black.
         picture = picture.convert("RGBA")

@@ -77,7 +77,10 @@ def _read_file(
             size = ceil(seconds * file.samplerate)
             start, stop = window(file.frames, size, number, count)
             file.seek(start)
-            return file.read(stop - start, "float32", always_2d=True), file.samplerate
+            samples = file.read(stop - start, "float32", always_2d=True)
+            if len(samples) < 0.99 * (stop - start):
+                raise ValueError("it ends early")
+            return samples, file.samplerate
     except Exception as error:  # libsndfile's own, and whatever seeking in a damaged file gives
         raise ValueError(f"no sound, or a damaged one ({error})") from error
 
@@ -89,12 +92,16 @@ def _samples(values: Any) -> NDArray[Any]:
         samples = np.empty(0, dtype=object)
     if samples.dtype.kind in "iu" and samples.ndim in (1, 2):
         raise TypeError(
-            f"Sounds given as arrays must be floats between -1 and 1, got {samples.dtype}; divide "
-            f"by {np.iinfo(samples.dtype).max + 1}."
+            f"Sounds given as arrays must be floats between -1 and 1, got {samples.dtype}"
         )
     if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
         raise TypeError(
             "Sounds must be paths or arrays of floats of shape (frames,) or (frames, channels), "
-            f"got {type(values).__name__} of shape {samples.shape}."
+            f"got {type(values).__name__} of shape {samples.shape}"
+        )
+    if samples.ndim == 2 and samples.shape[1] > max(2, samples.shape[0]):
+        raise ValueError(
+            f"an array of {samples.shape[0]} frames of {samples.shape[1]} channels; transpose it "
+            "if channels come first"
         )
     return samples[:, None] if samples.ndim == 1 else samples

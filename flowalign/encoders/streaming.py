@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
@@ -18,7 +18,12 @@ READERS = min(8, os.cpu_count() or 1)
 
 
 def in_threads(
-    function: Callable[[T], R], values: Iterable[T], *, ahead: int, at_once: int = 1
+    function: Callable[[T], R],
+    values: Iterable[T],
+    *,
+    ahead: int,
+    at_once: int = 1,
+    turns: bool = False,
 ) -> Iterator[Outcome[T, R]]:
     """Call a function on a stream of values in threads.
 
@@ -32,6 +37,8 @@ def in_threads(
         How many results may wait to be taken, so that memory does not grow with the data.
     at_once : int
         Values handed to a thread together; more than one where a call takes microseconds.
+    turns : bool
+        Whether to start anew only when all results are taken, so that nothing runs meanwhile.
 
     Yields
     ------
@@ -48,7 +55,9 @@ def in_threads(
             for part in batches(values, at_once):
                 waiting.append(pool.submit(attempt, part))
                 if len(waiting) * at_once >= ahead:
-                    yield from waiting.popleft().result()
+                    wait([*waiting] if turns else [waiting[0]])
+                    for _ in range(len(waiting) if turns else 1):
+                        yield from waiting.popleft().result()
             while waiting:
                 yield from waiting.popleft().result()
         finally:
