@@ -146,20 +146,103 @@ def test_names_keep_functions_apart(files, tmp_path):
     assert len(CALLS) == 2
 
 
-def test_arrays_are_known_by_their_values(tmp_path):
-    def mean(arrays):
-        CALLS.append(arrays)
-        return [[a.mean(), len(a)] for a in arrays]
+def _measure(items):
+    CALLS.append(items)
+    return [[np.sum(np.asarray(item, dtype=float)), np.size(item)] for item in items]
 
-    encoder = CallableEncoder(mean, name="mean", cache=tmp_path)
-    items = [np.arange(3.0), np.arange(4.0), np.arange(3)]
+
+def test_items_that_are_no_paths_are_known_by_their_values(tmp_path):
+    encoder = CallableEncoder(_measure, name="sums", cache=tmp_path)
+    items = [np.arange(3.0), np.arange(4.0), np.arange(3), 3.0, [3.0], (1, np.arange(2))[0], True]
+    items += [np.float64(3), np.arange(4.0).reshape(2, 2), np.arange(3.0)[::-1]]
     rows = encoder.transform(items)
-    np.testing.assert_array_equal(rows, encoder.transform([a.copy() for a in items]))
+    assert len(CALLS[0]) == len(items)  # all are different
+    np.testing.assert_array_equal(
+        rows, encoder.transform([np.copy(i) if type(i) is np.ndarray else i for i in items])
+    )
     assert len(CALLS) == 1
-    assert len(CALLS[0]) == 3
     np.testing.assert_array_equal(encoder.transform(np.arange(12).reshape(4, 3))[:, 1], [3] * 4)
-    with pytest.raises(TypeError, match="no content"):
-        encoder.transform([object()])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        object(),
+        None,
+        ("a path.txt", 2),  # the file is not read, so its content would not count
+        np.ma.masked_array([1, 2], [0, 1]),
+        pd.DataFrame({"a": [1]}),
+        np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        np.array([object()]),
+    ],
+)
+def test_items_whose_content_cannot_be_told_are_refused_by_the_cache(item, tmp_path):
+    with pytest.raises(TypeError, match=r"item 1 of X: the cache cannot know .*cache=None"):
+        CallableEncoder(_measure, name="sums", cache=tmp_path).transform([1, item])
+
+
+def test_a_function_may_use_its_memory_again():
+    memory = np.zeros((2, 1), dtype=np.float32)
+
+    def in_place(numbers):
+        memory[: len(numbers), 0] = numbers
+        return memory[: len(numbers)]
+
+    rows = CallableEncoder(in_place, batch_size=2).transform([1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(rows[:, 0], [1, 2, 3, 4, 5])
+
+
+def test_a_file_that_changes_before_it_is_read_is_not_kept(files, tmp_path):
+    first = Path(files[0])
+    before = first.read_text()
+
+    def read_late(paths):
+        first.write_text("7 7 7 7")
+        return read_numbers(paths)
+
+    settings = {"name": "numbers 1", "cache": tmp_path / "cache"}
+    with pytest.raises(ValueError, match=r"00\.txt is unreadable: it changed while"):
+        CallableEncoder(read_late, **settings).transform(files[:2])
+    first.write_text(before)
+    row = CallableEncoder(read_numbers, **settings).transform(files[:1])[0]
+    np.testing.assert_allclose(row, np.loadtxt(first), rtol=1e-6)
+
+
+def test_a_forgotten_change_of_name_is_noticed_by_the_width(files, tmp_path):
+    settings = {"name": "numbers 1", "cache": tmp_path / "cache"}
+    CallableEncoder(read_numbers, **settings).transform(files[:2])
+    with pytest.raises(ValueError, match="has 2 features where others have 4.*does the name"):
+        CallableEncoder(lambda paths: [[1, 2]] * len(paths), **settings).transform(files)
+
+
+def test_clones_share_the_model_behind_a_bound_method(files):
+    class Model:
+        def encode(self, paths):
+            return read_numbers(paths)
+
+    model = Model()
+    encoder = CallableEncoder(model.encode).set_output(transform="pandas")
+    twin = clone(encoder)
+    assert twin.function.__self__ is model
+    assert twin.transform(files).shape == (12, 4)
+    twin.set_output(transform="default")
+    assert isinstance(encoder.transform(files), pd.DataFrame)
+
+
+def test_a_batch_that_fails_is_gone_through_one_by_one_when_skipping(files):
+    Path(files[2]).write_text("no numbers")
+    Path(files[7]).write_text("nan 1 2 3")
+    encoder = CallableEncoder(read_numbers, batch_size=5)
+    with pytest.warns(UserWarning, match="2 of 12 items were skipped"):
+        result = encoder.encode(files, on_error="skip")
+    assert result.rows.tolist() == [i for i in range(12) if i not in (2, 7)]
+    assert "could not convert" in result.skipped[0][1]
+    assert "NaN or infinite" in result.skipped[1][1]
+    with pytest.raises(ValueError, match=r"07\.txt is unreadable: its features are NaN"):
+        encoder.transform(files[5:])
+    with pytest.raises(ValueError, match="could not convert") as caught:
+        encoder.transform(files)
+    assert "In a batch of 5 from" in caught.value.__notes__[0]
 
 
 def test_texts_and_class_names_are_embedded():
@@ -269,6 +352,7 @@ def test_views_are_averaged_or_stacked(files, tmp_path):
         (Path("a.txt"), TypeError, "as a list"),
         ({"a.txt": 1}, TypeError, "as a list"),
         (3, TypeError, "as a list"),
+        ({"a.txt"}, TypeError, "as a list"),
         ([], ValueError, "no items"),
         (np.array([["a", "b"]]), ValueError, "one column"),
     ],
@@ -287,6 +371,8 @@ def test_items_that_are_no_list(items, error, message):
         ({"text_function": 3}, TypeError, "text_function must be callable"),
         ({"cache": "somewhere"}, ValueError, "name must be given with cache"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be an integer"),
+        ({"cache": ""}, ValueError, "cache must be the path of a folder"),
+        ({"cache": 3}, ValueError, "cache must be the path of a folder"),
     ],
 )
 def test_bad_parameters(params, error, message):
@@ -298,10 +384,10 @@ def test_bad_parameters(params, error, message):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda items: [[1.0]], "function returned 1 rows for 2 items"),
-        (lambda items: [1.0, 2.0], "must be 2-D"),
+        (lambda items: [[1.0]], r"a row for each of 2 items, got shape \(1, 1\)"),
+        (lambda items: [1.0, 2.0], r"got shape \(2,\)"),
         (lambda items: [[1.0], [np.nan]], "NaN"),
-        (lambda items: "rows", "What function returned"),
+        (lambda items: "rows", "numbers in rows of one width"),
     ],
 )
 def test_functions_that_return_no_rows(function, message):

@@ -1,5 +1,6 @@
 """ClapEncoder around a real CLAP model of transformers with random weights."""
 
+import json
 import pickle
 
 import numpy as np
@@ -146,6 +147,33 @@ def test_weights_are_drawn_from_the_seed_or_taken_from_a_folder(unfused, sounds,
     drawn._load().model.save_pretrained(tmp_path / "trained")
     trained = ClapEncoder(unfused, str(tmp_path / "trained"))
     np.testing.assert_allclose(trained.transform(paths), rows, atol=1e-6)
+
+
+def test_weights_are_never_filled_in(unfused, tmp_path):
+    (tmp_path / "checkpoint-10").mkdir()
+    with pytest.raises(ValueError, match="pretrained=.*could not be loaded"):
+        ClapEncoder(unfused, str(tmp_path)).transform([tone(300)])
+    config = transformers.ClapConfig.from_pretrained(unfused).text_config
+    transformers.ClapTextModel(config).save_pretrained(tmp_path / "text alone")
+    with pytest.raises(ValueError, match="no checkpoint of this model; it lacks"):
+        ClapEncoder(unfused, str(tmp_path / "text alone")).transform([tone(300)])
+
+
+def test_another_architecture_with_the_same_weights_is_another_space(tmp_path):
+    folder = tmp_path / "model"
+    name, texts = write_clap(folder), ["a dog in the rain"]
+    ClapEncoder(name)._load().model.save_pretrained(folder)
+    ClapEncoder(name, cache=tmp_path / "cache").encode_text(texts)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_attention_heads"] = 4
+    (folder / "config.json").write_text(json.dumps(config))
+    cached = ClapEncoder(name, cache=tmp_path / "cache").encode_text(texts)
+    np.testing.assert_allclose(cached, ClapEncoder(name).encode_text(texts), atol=1e-6)
+
+
+def test_one_sound_is_no_list_of_sounds(unfused):
+    with pytest.raises(ValueError, match="looks like one sound"):
+        ClapEncoder(unfused).transform(np.zeros((4800, 2)))
 
 
 def test_unreadable_sounds_are_named_or_skipped(unfused, sounds, tmp_path):

@@ -1,5 +1,6 @@
 """OpenCLIPEncoder around a real model of open_clip with random weights."""
 
+import json
 import logging
 import pickle
 import subprocess
@@ -164,6 +165,58 @@ def test_weights_in_the_folder_are_taken_and_a_change_is_noticed(pictures, tmp_p
         np.testing.assert_allclose(loaded, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("vision_cfg", {"head_width": 32}),
+        ("vision_cfg", {"pool_type": "avg"}),
+        ("text_cfg", {"heads": 4}),
+        ("text_cfg", {"no_causal_mask": True}),
+        (None, {"quick_gelu": True}),
+    ],
+)
+def test_another_architecture_with_the_same_weights_is_another_space(
+    part, change, pictures, tmp_path
+):
+    name, file = write_clip(tmp_path / "model"), tmp_path / "model" / "open_clip_config.json"
+    weights = OpenCLIPEncoder(name)._load().model.state_dict()
+    torch.save(weights, tmp_path / "model" / "open_clip_pytorch_model.bin")
+
+    def encode(cache):
+        encoder = OpenCLIPEncoder(name, cache=cache)
+        return encoder.transform(pictures.X[:2]), encoder.encode_text(["a dog with a cat"])
+
+    encode(tmp_path / "cache")
+    config = json.loads(file.read_text())
+    (config["model_cfg"][part] if part else config["model_cfg"]).update(change)
+    file.write_text(json.dumps(config, indent=1))
+    for cached, expected in zip(encode(tmp_path / "cache"), encode(None), strict=True):
+        np.testing.assert_allclose(cached, expected, atol=1e-6)
+
+
+def test_weights_trained_with_another_activation_have_it(monkeypatch):
+    built = {}
+
+    def create_model(*args, **options):
+        built.update(options)
+        raise RuntimeError("no network here")
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    for tag, quick in (("openai", True), ("laion2b_s34b_b79k", False)):
+        with pytest.raises(ValueError, match="no network here"):
+            OpenCLIPEncoder("ViT-B/32", tag).transform(["a.png"])
+        assert built["force_quick_gelu"] is quick
+        assert built["require_pretrained"] is True
+
+
+def test_a_trained_model_is_loaded_once_whatever_the_seed(pictures, tmp_path):
+    name = write_clip(tmp_path / "model")
+    weights = OpenCLIPEncoder(name)._load().model.state_dict()
+    torch.save(weights, tmp_path / "model" / "open_clip_pytorch_model.bin")
+    models = {id(OpenCLIPEncoder(name, random_state=seed)._load().model) for seed in range(3)}
+    assert len(models) == 1
+
+
 def test_views_are_the_picture_and_crops_of_it(model_name, pictures, tmp_path, encoded):
     encoder = OpenCLIPEncoder(model_name, n_views=4, cache=tmp_path, batch_size=7)
     stacked = encoder.encode(pictures.X, pictures.y, views="stack")
@@ -220,8 +273,10 @@ def test_an_unreadable_picture_is_named_or_skipped(model_name, pictures, tmp_pat
     with pytest.warns(UserWarning, match="2 of 4 pictures were skipped"):
         result = encoder.encode(paths, [0, 1, 2, 3], on_error="skip")
     assert result.y.tolist() == [0, 1]
-    with pytest.raises(TypeError, match="Pictures must be paths"):
-        encoder.transform([3])
+    with pytest.raises(TypeError, match="picture 1 of X: Pictures must be paths"):
+        encoder.transform([paths[0], None])
+    with pytest.raises(ValueError, match=r"looks like one picture.*\[X\]"):
+        encoder.transform(np.zeros((30, 40, 3), dtype=np.uint8))
 
 
 def test_names_of_features_and_frames(model_name, pictures):

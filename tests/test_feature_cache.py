@@ -114,14 +114,44 @@ def test_whatever_bytes_change_rows_are_right_or_missing(seed, tmp_path):
         _assert_true(cache.load(SPACE, _rows(150)))
 
 
-def test_another_layout_of_tables_is_put_aside(tmp_path):
+def test_tables_of_another_layout_are_left_alone(tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         database.execute("CREATE TABLE features (other TEXT)")
     cache = FeatureCache(tmp_path)
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="could not be read"):
         assert cache.load(SPACE, ["0"]) == {}
+    assert [file.name for file in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_table_with_more_columns_is_used(tmp_path):
+    cache = FeatureCache(tmp_path)
     _store(cache, _rows(1))
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        database.execute("ALTER TABLE features ADD COLUMN made TEXT")
+    _store(cache, _rows(2))
+    assert len(cache.load(SPACE, _rows(2))) == 2
+
+
+def test_names_that_are_no_utf_8_are_spelled_out(tmp_path):
+    cache = FeatureCache(tmp_path)
+    cache.store(SPACE, _rows(1), {"0": b"caf\xe9.wav".decode("utf-8", "surrogateescape")})
     _assert_true(cache.load(SPACE, ["0"]))
+    assert [file.name for file in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_cache_that_is_locked_is_waited_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowalign.encoders.cache.LOCK_SECONDS", 0.2)
+    cache = FeatureCache(tmp_path)
+    _store(cache, _rows(1))
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        with pytest.warns(UserWarning, match="could not be written.*locked"):
+            _store(cache, _rows(2))
+        _store(cache, _rows(2))  # no wait, no warning
+    assert len(FeatureCache(tmp_path).load(SPACE, _rows(2))) == 1
+    later = FeatureCache(tmp_path)
+    _store(later, _rows(2))
+    assert len(later.load(SPACE, _rows(2))) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_argument(tmp_path):

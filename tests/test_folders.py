@@ -42,3 +42,20 @@ def test_a_root_one_level_too_high_is_noticed(load, end, tmp_path):
     _tree(tmp_path, f"train/dog/1.{end}", f"test/dog/1.{end}")
     with pytest.raises(ValueError, match="one level too high"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("load", "end"), LOADERS)
+def test_files_too_deep_to_be_found_are_no_secret(load, end, tmp_path):
+    _tree(tmp_path, f"dog/1.{end}", f"dog/small/2.{end}")
+    with pytest.raises(ValueError, match="one level too low"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("load", "end"), LOADERS)
+def test_what_is_no_file_is_passed_over(load, end, tmp_path):
+    _tree(tmp_path, f"_/1.{end}", f"__MACOSX/_/1.{end}")
+    (tmp_path / "_" / f"folder.{end}").mkdir()
+    (tmp_path / "_" / f"link.{end}").symlink_to(tmp_path / "nowhere")
+    data = load(tmp_path)
+    assert data.X.tolist() == [str(tmp_path / "_" / f"1.{end}")]
+    assert data.class_names == {"_": "_"}

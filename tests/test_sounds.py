@@ -100,6 +100,19 @@ def test_what_is_no_sound_is_refused(item):
         _read(item)
 
 
-def test_integers_need_a_scale():
-    with pytest.raises(TypeError, match="divide by 32768"):
+def test_integers_have_no_scale():
+    with pytest.raises(TypeError, match="floats between -1 and 1, got int16"):
         _read(np.zeros(10, dtype=np.int16))
+
+
+def test_channels_that_come_first_are_noticed():
+    with pytest.raises(ValueError, match="2 frames of 4800 channels; transpose"):
+        _read(np.zeros((2, 4800)))
+
+
+def test_a_file_that_ends_early_is_noticed_where_its_form_allows():
+    content = _file(
+        0.1 * np.random.default_rng(0).standard_normal(96_000), 48_000, "FLAC", "PCM_16"
+    )
+    with pytest.raises(ValueError, match="damaged one"):
+        _read(content[: len(content) // 2])

@@ -120,7 +120,8 @@ def test_aircraft(tmp_path):
     variants = {"707-320": "0034309", "F-16A/B": "1025794", "Eurofighter Typhoon": "0062765"}
     for key in variants.values():
         _touch(folder / "images" / f"{key}.jpg")
-    (folder / "variants.txt").write_text("707-320\nEurofighter Typhoon\nF-16A/B\n")
+    variants_txt = "\ufeff707-320\nEurofighter Typhoon\nF-16A/B\n"  # with a byte order mark
+    (folder / "variants.txt").write_text(variants_txt, encoding="utf-8")
     lines = [f"{key} {name}" for name, key in variants.items()]
     for part, rows in {"train": lines, "val": lines[:1], "test": lines[1:]}.items():
         (folder / f"images_variant_{part}.txt").write_text("\n".join(rows) + "\n")
@@ -156,6 +157,14 @@ def test_imagenet(imagenet):
         assert data[f"y_{part}"].tolist() == np.repeat(names, 2).tolist()
         first = imagenet / "imagenet" / "images" / place / "n01440764" / f"{place}_1.JPEG"
         assert data[f"X_{part}"][0] == str(first)
+
+
+def test_imagenet_with_pictures_of_validation_in_no_folders(imagenet):
+    val = imagenet / "imagenet" / "images" / "val"
+    val.rename(val.with_name("sorted"))
+    _touch(val / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(ValueError, match="no pictures in its val and test part"):
+        load_split(imagenet, "ImageNet")
 
 
 def test_imagenet_that_is_incomplete(imagenet):

@@ -42,3 +42,11 @@ def test_reading_goes_on_while_the_consumer_works():
 def test_batches_are_full_but_the_last():
     assert [*batches(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert [*batches([], 3)] == []
+
+
+def test_taking_turns_nothing_runs_while_the_consumer_works():
+    started = []
+    stream = in_threads(started.append, range(10), ahead=4, turns=True)
+    for taken, _ in enumerate(stream):
+        time.sleep(0.01)
+        assert len(started) == min(10, 4 * (taken // 4 + 1))

@@ -263,11 +263,12 @@ class Encoding:
         if isinstance(error, MemoryError):
             raise error
         kind: type[Exception] = ValueError
-        reason = f"{self._name(i)} is unreadable: {error}."
+        why = str(error).rstrip(".")
+        reason = f"{self._name(i)} is unreadable: {why}."
         if isinstance(error, FileNotFoundError):
             kind, reason = FileNotFoundError, f"{self._name(i)} does not exist."
         elif isinstance(error, TypeError):
-            kind, reason = TypeError, f"{self._name(i)}: {error}."
+            kind, reason = TypeError, f"{self._name(i)}: {why}."
         if not self.skip:
             raise kind(reason) from error
         self.failed[i] = reason
