@@ -329,7 +329,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         validation.label_values(labels, "y")
         # On the classes alone, thrice: of few samples each it would warn that they are too many.
         check_classification_targets(np.repeat(np.unique(labels), 3))
-        return self._normalized(features, X, self.normalize), labels
+        zeros_allowed = validation.holds_integers(X)
+        return self._normalized(features, self.normalize, zeros_allowed), labels
 
     def _check_validation_data(
         self, X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
@@ -338,5 +339,6 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         if X_val is None and y_val is None:
             return None
         rows, labels = validation.check_validation_data(X_val, y_val, X, features, classes)
-        rows = self._normalized(rows, X_val, self.normalize, "X_val")
+        zeros_allowed = validation.holds_integers(X_val)
+        rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
         return rows, np.searchsorted(classes, labels)

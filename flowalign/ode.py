@@ -53,6 +53,7 @@ def integrate(
     method: str = "euler",
     *,
     singular_end: bool = False,
+    last_only: bool = False,
 ) -> Tensor:
     """Solve dx/dt = velocity(t, x) from ``x`` at ``times[0]``.
 
@@ -71,10 +72,12 @@ def integrate(
         Whether the velocity grows without bound towards time 1. Then no stage of a fixed step asks
         for it beyond the middle of a step that ends there: Heun's or Runge's last stage would
         multiply the state by the length of the step over the distance from the end.
+    last_only : bool
+        Whether to keep the first and the last state alone. The steps are the same.
 
     Returns
     -------
-    Tensor of shape (len(times), n, d)
+    Tensor of shape (len(times), n, d), or (2, n, d)
         The first state is ``x`` itself.
     """
     if len(times) == 1:
@@ -83,20 +86,23 @@ def integrate(
     # Adaptive steps are chosen in float64 where the device has it, whatever the states' dtype.
     wide = adaptive and x.device.type != "mps"
     t = torch.tensor(times, dtype=torch.float64 if wide else x.dtype, device=x.device)
-    options: dict[str, Any] | None = None
+    options: dict[str, Any] = {}
     rtol = RTOL
     if singular_end and not adaptive:
         velocity = _until(velocity, 1 - (times[-1] - times[-2]) / 2)
     if adaptive:
-        options = {"dtype": t.dtype, "step_t": t[1:]}
+        options |= {"dtype": t.dtype, "step_t": t[1:]}
     elif method.endswith("adams"):
         # The implicit method repeats its corrector until the whole batch agrees to rtol. Asked for
         # hardly anything it corrects once, which has the same order and lets no row wait for
         # another. (Not infinity: times a velocity of zero that is not a number.)
         options, rtol = {"max_order": ADAMS_ORDER}, 1e30
+    wanted = t[[0, -1]] if last_only else t
+    if not adaptive:
+        options["grid_constructor"] = lambda *_: t
     try:
         return torchdiffeq.odeint(
-            velocity, x, t, method=method, rtol=rtol, atol=ATOL, options=options
+            velocity, x, wanted, method=method, rtol=rtol, atol=ATOL, options=options
         )
     except AssertionError as error:
         raise ValueError(

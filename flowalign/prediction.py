@@ -218,53 +218,77 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
     def _at_stop(self, X: ArrayLike, read_out: Callable[[Tensor], Tensor]) -> NDArray[Any]:
         """Read something out of the states at the stop time, block by block."""
-        features = self._check_X(X)
-        states = self._blocks(features, self.n_steps_, last_only=True)
-        values = torch.cat([read_out(state) for state in states])
-        result = values.cpu().numpy()
-        return result.astype(features.dtype, copy=False) if result.dtype.kind == "f" else result
+        features, zeros_allowed = self._check_X(X)
+        result = np.empty(0)
+        for start, dtype, state in self._blocks(
+            features, zeros_allowed, self.n_steps_, last_only=True
+        ):
+            values = read_out(state).cpu().numpy()
+            if start == 0:
+                dtype = dtype if values.dtype.kind == "f" else values.dtype
+                result = np.empty((len(features), *values.shape[1:]), dtype)
+            result[start : start + len(values)] = values
+        return result
 
     def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
-        features = self._check_X(X)
-        states = self._blocks(features, n_steps, last_only=False)
-        blocks = [block.cpu().numpy() for block in states]
-        return np.concatenate(blocks, axis=1, dtype=features.dtype)
+        features, zeros_allowed = self._check_X(X)
+        result = np.empty(0)
+        for start, dtype, states in self._blocks(features, zeros_allowed, n_steps, last_only=False):
+            if start == 0:
+                result = np.empty((len(states), *features.shape), dtype)
+            result[:, start : start + states.shape[1]] = states.cpu().numpy()
+        return result
 
-    def _check_X(self, X: Any) -> NDArray[Any]:
-        """Bring new features into the form of those of the fit."""
+    def _check_X(self, X: Any) -> tuple[NDArray[Any], bool]:
+        """Return new features in the form of those of the fit, not yet normalised.
+
+        The second value says whether rows of zeros are allowed among them.
+        """
         check_is_fitted(self)
         validation.check_solver_parameters(self.get_params(deep=False))
         X = validation.as_numpy(X)
         features = validate_data(self, X, reset=False, dtype=validation.float_dtypes(X))
-        return self._normalized(features, X, self._normalize)
+        return features, validation.holds_integers(X)
 
     def _normalized(
-        self, features: NDArray[Any], X: Any, normalize: bool, name: str = "X"
+        self,
+        features: NDArray[Any],
+        normalize: bool,
+        zeros_allowed: bool,
+        name: str = "X",
+        first: int = 0,
     ) -> NDArray[Any]:
         if not normalize:
             return features
-        return spaces.unit_rows(features, name, zeros_allowed=validation.holds_integers(X))
+        return spaces.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
 
     @torch.inference_mode()
-    def _blocks(self, X: NDArray[Any], n_steps: int, *, last_only: bool) -> Iterator[Tensor]:
-        """Solve for a bounded number of rows at a time.
+    def _blocks(
+        self, features: NDArray[Any], zeros_allowed: bool, n_steps: int, *, last_only: bool
+    ) -> Iterator[tuple[int, np.dtype[Any], Tensor]]:
+        """Solve for a bounded number of rows at a time, whatever the number of all.
 
-        Yields states of shape (n_steps + 1, rows, d), or the last one alone, (rows, d).
+        Yields the number of the first row, the dtype that results should have, and states of shape
+        (n_steps + 1, rows, d), or the last one alone, (rows, d).
         """
         field = self.velocity_field_
-        if self._tensor(X[:1]).dtype == torch.float64:
-            field = copy.deepcopy(field).double()
         width = max(len(self.classes_), field.width)
-        rows = max(1, BLOCK_BYTES // (width * X.dtype.itemsize))
+        rows = max(1, BLOCK_BYTES // (width * features.dtype.itemsize))
         times = ode.grid(n_steps, self.step_size)
-        for start in range(0, len(X), rows):
-            block = self._tensor(X[start : start + rows])
+        for start in range(0, len(features), rows):
+            part = self._normalized(
+                features[start : start + rows], self._normalize, zeros_allowed, "X", start
+            )
+            block = self._tensor(part)
+            if block.dtype == torch.float64 and field is self.velocity_field_:
+                field = copy.deepcopy(field).double()
             states = ode.integrate(
                 field.velocity,
                 field.encode(block),
                 times,
                 self.solver,
                 singular_end=field.singular_end,
+                last_only=last_only,
             )
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
@@ -272,10 +296,11 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
                     "fewer steps, or bring the features to a common scale."
                 )
             if last_only:
-                yield field.decode(states[-1]) if n_steps else block
+                result = field.decode(states[-1]) if n_steps else block
             else:
                 # The first state is the block as it came, free of any change of coordinates.
-                yield torch.stack([block, *(field.decode(state) for state in states[1:])])
+                result = torch.stack([block, *(field.decode(state) for state in states[1:])])
+            yield start, part.dtype, result
 
     def _best(self, x: Tensor) -> Tensor:
         return self._cosines(x).argmax(dim=1)

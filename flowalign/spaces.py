@@ -30,18 +30,21 @@ sqrt(d) / 2 only.
 """
 
 
-def unit_rows(X: NDArray[Any], name: str, *, zeros_allowed: bool = False) -> NDArray[Any]:
+def unit_rows(
+    X: NDArray[Any], name: str, *, zeros_allowed: bool = False, first: int = 0
+) -> NDArray[Any]:
     """Rows scaled to length 1, whatever their scale.
 
-    A row of zeros has no direction: ValueError, unless ``zeros_allowed``; then it stays zero.
+    A row of zeros has no direction: ValueError, unless ``zeros_allowed``; then it stays zero. In
+    the message, rows are counted from ``first`` on.
     """
     largest = np.abs(X).max(axis=1, keepdims=True)
     zero = largest == 0
     if zero.any() and not zeros_allowed:
+        rows = (first + np.flatnonzero(zero)).tolist()
         raise ValueError(
-            f"{name} has rows of zeros, which have no direction to normalize: "
-            f"{shorten(np.flatnonzero(zero).tolist())}. Drop them, or use normalize=False where "
-            "length means something."
+            f"{name} has rows of zeros, which have no direction to normalize: {shorten(rows)}. "
+            "Drop them, or use normalize=False where length means something."
         )
     # Dividing by the largest entry first keeps rows of 1e-30 or 1e200 from under- or overflowing.
     X = X / np.where(zero, 1, largest)

@@ -126,3 +126,18 @@ def test_no_stage_falls_into_a_singular_end(method):
     states = ode.integrate(velocity, X0, ode.grid(10, 0.1), method, singular_end=True)
     assert max(asked) <= 0.95 + 1e-9
     assert (states[-1] - 1).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("method", ode.SOLVERS)
+def test_the_last_state_alone_is_the_same(method):
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
+    times = ode.grid(7, 0.1)
+
+    def velocity(t, x):
+        return torch.sin(3 * t) * x - x**3
+
+    states = ode.integrate(velocity, x, times, method)
+    ends = ode.integrate(velocity, x, times, method, last_only=True)
+    assert ends.shape == (2, 4, 3)
+    assert torch.equal(ends[0], x)
+    assert torch.equal(ends[1], states[-1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from flowalign import FlowMatchingAligner, prediction
+from flowalign import FlowMatchingAligner, prediction, spaces
 
 
 @pytest.fixture
@@ -270,3 +270,27 @@ def test_more_noise_within_the_recommended_range_does_not_break_the_flow(data, v
         for noise in (0, 0.1, 0.3, 1)
     ]
     assert min(scores) > scores[0] - 0.1
+
+
+def test_the_memory_of_a_prediction_does_not_grow_with_its_rows(
+    fitted, data, monkeypatch, tmp_path
+):
+    rows = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (500, 32))
+    rows[:] = np.resize(data.X_test, rows.shape)
+    rows[321] = 0
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    monkeypatch.setattr(prediction, "BLOCK_BYTES", 64 * 4 * fitted.velocity_field_.width)
+    sizes = []
+    unit_rows = spaces.unit_rows
+
+    def watched(X, *args, **kwargs):
+        sizes.append(len(X))
+        return unit_rows(X, *args, **kwargs)
+
+    monkeypatch.setattr(spaces, "unit_rows", watched)
+    with pytest.raises(ValueError, match="rows of zeros.*: 321"):
+        fitted.predict(mapped)
+    assert max(sizes) == 64
+    np.testing.assert_array_equal(
+        fitted.predict(mapped[:300]), fitted.predict(np.array(rows[:300]))
+    )
