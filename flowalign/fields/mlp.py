@@ -82,17 +82,18 @@ class MLPField(VelocityField):
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity at time ``t``, 0-dimensional or (n,), and positions ``x``, (n, d)."""
-        # One time for all rows is modulated once and broadcast, not computed per row.
         shift, scale, gate = self.time_out(functional.silu(self.time_in(time_features(t)))).chunk(
             3, dim=-1
         )
+        # One time for all rows changes weights, which are few, instead of states, which are many.
+        block, last = (_block, _last) if t.ndim else (_folded_block, _folded_last)
         *offsets, shift_out, scale_out = self.modulation_offset
         h = self.project_in(x)
-        for k, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
+        layers: Any = zip(self.inner, self.outer, strict=True)
+        for k, (inner, outer) in enumerate(layers):
             shift_k, scale_k, gate_k = offsets[3 * k : 3 * k + 3]
-            modulated = _modulate(h, shift + shift_k, scale + scale_k)
-            h = torch.addcmul(h, gate + gate_k, outer(functional.silu(inner(modulated))))
-        return self.project_out(_modulate(h, shift + shift_out, scale + scale_out))
+            h = block(h, inner, outer, shift + shift_k, 1 + scale + scale_k, gate + gate_k)
+        return last(h, self.project_out, shift + shift_out, 1 + scale + scale_out)
 
     @property
     def width(self) -> int:
@@ -112,8 +113,34 @@ def time_features(t: Tensor) -> Tensor:
     return torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
 
 
-def _modulate(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, functional.layer_norm(h, h.shape[-1:]), 1 + scale)
+def _block(
+    h: Tensor, inner: nn.Linear, outer: nn.Linear, shift: Tensor, scale: Tensor, gate: Tensor
+) -> Tensor:
+    """Apply a block whose modulation differs by row: all of shape (n, hidden_dim)."""
+    modulated = torch.addcmul(shift, _normalized(h), scale)
+    return torch.addcmul(h, gate, outer(functional.silu(inner(modulated))))
+
+
+def _last(h: Tensor, layer: nn.Linear, shift: Tensor, scale: Tensor) -> Tensor:
+    return layer(torch.addcmul(shift, _normalized(h), scale))
+
+
+def _folded_block(
+    h: Tensor, inner: nn.Linear, outer: nn.Linear, shift: Tensor, scale: Tensor, gate: Tensor
+) -> Tensor:
+    """Apply a block with one modulation for all rows, (hidden_dim,), folded into its weights."""
+    y = _folded_last(h, inner, shift, scale)
+    y = functional.silu(y, inplace=not torch.is_grad_enabled())
+    return torch.addmm(torch.addcmul(h, gate, outer.bias), y, outer.weight.T * gate)
+
+
+def _folded_last(h: Tensor, layer: nn.Linear, shift: Tensor, scale: Tensor) -> Tensor:
+    bias = torch.addmv(layer.bias, layer.weight, shift)
+    return functional.linear(_normalized(h), layer.weight * scale, bias)
+
+
+def _normalized(h: Tensor) -> Tensor:
+    return functional.layer_norm(h, h.shape[-1:])
 
 
 def _linear(n_in: int, n_out: int) -> nn.Linear:
