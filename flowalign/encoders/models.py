@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class TorchEncoder(Encoder):
     device: str | torch.device
     random_state: int
 
+    @abstractmethod
     def _load(self) -> TorchBackbone:
-        raise NotImplementedError
+        """Return the model, loaded once per process."""
 
     @property
     def _n_features_out(self) -> int:
