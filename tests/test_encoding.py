@@ -1,0 +1,162 @@
+"""Each content is encoded once and known for what it is, whatever happens meanwhile."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from number_files import CALLS, count_letters, read_numbers, write_files
+
+from flowalign.encoders import CallableEncoder
+from flowalign.prompts import IMAGE_TEMPLATES
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    CALLS.clear()
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write_files(tmp_path / "files")
+
+
+def _cached(tmp_path, **params):
+    return CallableEncoder(read_numbers, name="numbers 1", cache=tmp_path / "cache", **params)
+
+
+def test_content_counts_not_the_name(files, tmp_path):
+    encoder = _cached(tmp_path)
+    first = encoder.transform(files)
+    copies = [str(tmp_path / f"copy{i}.txt") for i in range(12)]
+    for file, copy in zip(files, copies, strict=True):
+        Path(copy).write_bytes(Path(file).read_bytes())
+    np.testing.assert_array_equal(encoder.transform(copies), first)
+    assert len(CALLS) == 1
+    Path(copies[3]).write_text("1 2 3 4")
+    changed = encoder.transform(copies)
+    np.testing.assert_array_equal(changed[3], [1, 2, 3, 4])
+    np.testing.assert_array_equal(np.delete(changed, 3, 0), np.delete(first, 3, 0))
+
+
+def test_a_file_that_was_hashed_before_is_hashed_again_when_it_changes(files, tmp_path):
+    encoder = _cached(tmp_path)
+    for file in files:  # at rest for long: the process may remember them
+        os.utime(file, (1, 1))
+    encoder.transform(files)
+    size, new = os.path.getsize(files[0]), "9 9 9 9"
+    Path(files[0]).write_text(new + " " * (size - len(new)))  # of the same size
+    os.utime(files[0], (1, 1))  # and with the same time of writing
+    np.testing.assert_array_equal(encoder.transform(files)[0], [9, 9, 9, 9])
+
+
+def test_equal_contents_are_encoded_once(files, tmp_path):
+    rows = _cached(tmp_path).transform([files[0], files[1], files[0]])
+    np.testing.assert_array_equal(rows[0], rows[2])
+    assert len(CALLS[0]) == 2
+
+
+def test_what_was_encoded_before_an_interruption_is_kept(files, tmp_path):
+    def interrupted(paths):
+        if files[4] in paths:
+            raise KeyboardInterrupt
+        return read_numbers(paths)
+
+    settings = {"name": "numbers 1", "cache": tmp_path / "cache", "batch_size": 2}
+    with pytest.raises(KeyboardInterrupt):
+        CallableEncoder(interrupted, **settings).transform(files)
+    CALLS.clear()
+    CallableEncoder(read_numbers, **settings).transform(files)
+    assert [path for call in CALLS for path in call] == files[4:]
+
+
+def test_names_keep_functions_apart(files, tmp_path):
+    cache = tmp_path / "cache"
+    CallableEncoder(read_numbers, name="1", cache=cache).transform(files)
+    CallableEncoder(read_numbers, name="2", cache=cache).transform(files)
+    assert len(CALLS) == 2
+
+
+def _measure(items):
+    CALLS.append(items)
+    return [[np.sum(np.asarray(item, dtype=float)), np.size(item)] for item in items]
+
+
+def test_items_that_are_no_paths_are_known_by_their_values(tmp_path):
+    encoder = CallableEncoder(_measure, name="sums", cache=tmp_path)
+    items = [np.arange(3.0), np.arange(4.0), np.arange(3), 3.0, [3.0], (1, np.arange(2))[0], True]
+    items += [np.float64(3), np.arange(4.0).reshape(2, 2), np.arange(3.0)[::-1]]
+    rows = encoder.transform(items)
+    assert len(CALLS[0]) == len(items)  # all are different
+    np.testing.assert_array_equal(
+        rows, encoder.transform([np.copy(i) if type(i) is np.ndarray else i for i in items])
+    )
+    assert len(CALLS) == 1
+    np.testing.assert_array_equal(encoder.transform(np.arange(12).reshape(4, 3))[:, 1], [3] * 4)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        object(),
+        None,
+        ("a path.txt", 2),  # the file is not read, so its content would not count
+        np.ma.masked_array([1, 2], [0, 1]),
+        pd.DataFrame({"a": [1]}),
+        np.array([(1, 2.0)], dtype=[("a", int), ("b", float)]),
+        np.array([object()]),
+    ],
+)
+def test_items_whose_content_cannot_be_told_are_refused_by_the_cache(item, tmp_path):
+    with pytest.raises(TypeError, match=r"item 1 of X: the cache cannot know .*cache=None"):
+        CallableEncoder(_measure, name="sums", cache=tmp_path).transform([1, item])
+
+
+def test_a_file_that_changes_before_it_is_read_is_not_kept(files, tmp_path):
+    first = Path(files[0])
+    before = first.read_text()
+
+    def read_late(paths):
+        first.write_text("7 7 7 7")
+        return read_numbers(paths)
+
+    settings = {"name": "numbers 1", "cache": tmp_path / "cache"}
+    with pytest.raises(ValueError, match=r"00\.txt is unreadable: it changed while"):
+        CallableEncoder(read_late, **settings).transform(files[:2])
+    first.write_text(before)
+    row = CallableEncoder(read_numbers, **settings).transform(files[:1])[0]
+    np.testing.assert_allclose(row, np.loadtxt(first), rtol=1e-6)
+
+
+def test_a_forgotten_change_of_name_is_noticed_by_the_width(files, tmp_path):
+    settings = {"name": "numbers 1", "cache": tmp_path / "cache"}
+    CallableEncoder(read_numbers, **settings).transform(files[:2])
+    with pytest.raises(ValueError, match="has 2 features where others have 4.*does the name"):
+        CallableEncoder(lambda paths: [[1, 2]] * len(paths), **settings).transform(files)
+
+
+def test_a_batch_that_fails_is_gone_through_one_by_one_when_skipping(files):
+    Path(files[2]).write_text("no numbers")
+    Path(files[7]).write_text("nan 1 2 3")
+    encoder = CallableEncoder(read_numbers, batch_size=5)
+    with pytest.warns(UserWarning, match="2 of 12 items were skipped"):
+        result = encoder.encode(files, on_error="skip")
+    assert result.rows.tolist() == [i for i in range(12) if i not in (2, 7)]
+    assert "could not convert" in result.skipped[0][1]
+    assert "NaN or infinite" in result.skipped[1][1]
+    with pytest.raises(ValueError, match=r"07\.txt is unreadable: its features are NaN"):
+        encoder.transform(files[5:])
+    with pytest.raises(ValueError, match="could not convert") as caught:
+        encoder.transform(files)
+    assert "In a batch of 5 from" in caught.value.__notes__[0]
+
+
+def test_texts_are_cached_apart_from_items(tmp_path):
+    encoder = CallableEncoder(count_letters, count_letters, name="letters", cache=tmp_path)
+    encoder.encode_text(["ab", "b", "ab"])
+    encoder.encode_text(["b", "ab"])
+    assert CALLS == [["ab", "b"]]
+    encoder.class_embeddings(["a"])
+    assert CALLS[1] == ["a"]  # an encoder of anything has no template of its own
+    assert IMAGE_TEMPLATES[0] not in CALLS[1]
