@@ -250,16 +250,14 @@ def test_a_warm_cache_is_fast(model_name, pictures, tmp_path):
     start = time.perf_counter()
     cold_rows = encoder.transform(paths)
     cold = time.perf_counter() - start
-    time.sleep(2.5)  # until the files have been at rest for long enough to be remembered
-    encoder.transform(paths)
     warm = []
     for _ in range(5):
         start = time.perf_counter()
         warm_rows = encoder.transform(paths)
         warm.append(time.perf_counter() - start)
     np.testing.assert_array_equal(warm_rows, cold_rows)
-    # 40 to 70 times is measured; the rest is left to a busy machine.
-    assert cold / np.median(warm) > 15
+    # 60 times and more is measured; the rest is left to a busy machine.
+    assert cold / np.median(warm) > 20
 
 
 def test_an_unreadable_picture_is_named_or_skipped(model_name, pictures, tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from number_files import CALLS, count_letters, read_numbers, write_files
 
-from flowalign.encoders import CallableEncoder
+from flowalign.encoders import CallableEncoder, known_files
 from flowalign.prompts import IMAGE_TEMPLATES
 
 
@@ -40,14 +40,16 @@ def test_content_counts_not_the_name(files, tmp_path):
     np.testing.assert_array_equal(np.delete(changed, 3, 0), np.delete(first, 3, 0))
 
 
-def test_a_file_that_was_hashed_before_is_hashed_again_when_it_changes(files, tmp_path):
+def test_a_file_that_was_hashed_before_is_hashed_again_when_it_changes(
+    files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(known_files, "AT_REST_FINE", -1e9)  # remembered at once
+    monkeypatch.setattr(known_files, "AT_REST_SECONDS", -1e9)
     encoder = _cached(tmp_path)
-    for file in files:  # at rest for long: the process may remember them
-        os.utime(file, (1, 1))
     encoder.transform(files)
-    size, new = os.path.getsize(files[0]), "9 9 9 9"
-    Path(files[0]).write_text(new + " " * (size - len(new)))  # of the same size
-    os.utime(files[0], (1, 1))  # and with the same time of writing
+    stat, new = os.stat(files[0]), "9 9 9 9"
+    Path(files[0]).write_text(new + " " * (stat.st_size - len(new)))  # of the same size
+    os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))  # and the same time of writing
     np.testing.assert_array_equal(encoder.transform(files)[0], [9, 9, 9, 9])
 
 

@@ -12,6 +12,7 @@ from flowalign.encoders.known_files import KnownFiles
 def at_once(monkeypatch):
     """Remember files however young they are."""
     monkeypatch.setattr(known_files, "AT_REST_SECONDS", -1e9)
+    monkeypatch.setattr(known_files, "AT_REST_FINE", -1e9)
 
 
 def _remember(known, path):
@@ -62,3 +63,15 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
         (tmp_path / str(i)).touch()
         _remember(known, tmp_path / str(i))
     assert sum(known.get(tmp_path / str(i)) is not None for i in range(5)) == 2
+
+
+def test_stamps_of_whole_seconds_are_trusted_later(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_text("1")
+    known, written = KnownFiles(), path.stat().st_ctime_ns
+    monkeypatch.setattr(known_files.time, "time_ns", lambda: written + 500_000_000)
+    os.utime(path, ns=(written, 12_345_678_901))
+    fine = path.stat().st_ctime_ns % 1_000_000_000 != 0
+    assert (known.stamp(path) is not None) == fine
+    os.utime(path, ns=(written, 12_000_000_000))
+    assert known.stamp(path) is None

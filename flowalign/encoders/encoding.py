@@ -146,23 +146,19 @@ class Encoding:
         item = self.items[i]
         if not is_path(item):
             return self.backbone.digest(item)
-        known = _FILES.get(item)
-        if known is not None:
-            return known
-        stamp = _FILES.stamp(item)
-        content = content_hash(Path(item).read_bytes())
-        if stamp is not None:
-            _FILES.add(item, stamp, content)
-        return content
+        return _FILES.get(item) or _read_and_hash(item)[1]
 
     def _read(self, i: int, content: str) -> Any:
         """Return what the backbone prepares: the item, or what is in its file."""
         item = self.items[i]
-        if is_path(item) and self.backbone.reads_files:
-            item = Path(item).read_bytes()
-            if self.cache is not None and content_hash(item) != content:
-                raise ValueError("it changed while it was being encoded")
-        return item
+        if not is_path(item) or not self.backbone.reads_files:
+            return item
+        if self.cache is None:
+            return Path(item).read_bytes()
+        opened, found = _read_and_hash(item)
+        if found != content:
+            raise ValueError("it changed while it was being encoded")
+        return opened
 
     def _prepared(
         self, prepare: Callable[[int], list[_Input]], missing: Iterable[int], n_views: int
@@ -272,3 +268,14 @@ class Encoding:
         if not self.skip:
             raise kind(reason) from error
         self.failed[i] = reason
+
+
+def _read_and_hash(path: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """Read a file, and remember its content if it is at rest."""
+    stamp = _FILES.stamp(path)
+    with open(path, "rb", buffering=0) as file:
+        opened = file.readall()
+    content = content_hash(opened)
+    if stamp is not None:
+        _FILES.add(path, stamp, content)
+    return opened, content

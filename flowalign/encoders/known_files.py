@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 # A file written again within the resolution of its time stamps looks unchanged. So only what had
-# been at rest for a while when it was hashed is remembered, as git does for its index.
-AT_REST_SECONDS = 2.0
+# been at rest for a while when it was hashed is remembered, as git does for its index. Stamps are
+# as coarse as two seconds on some file systems; those with a fraction of a second tick in
+# milliseconds.
+AT_REST_SECONDS, AT_REST_FINE = 2.0, 0.1
 LIMIT = 200_000  # entries; some tens of megabytes
 
 
@@ -28,9 +30,12 @@ class KnownFiles:
     def stamp(self, path: str | os.PathLike[str]) -> tuple[int, ...] | None:
         """Return what to remember a file by; None if it is too young. Ask before reading it."""
         signature = _signature(path)
-        if signature is None or time.time_ns() - max(signature[:2]) < AT_REST_SECONDS * 1e9:
+        if signature is None:
             return None
-        return signature
+        written = signature[:2]
+        fine = all(stamp % 1_000_000_000 for stamp in written)
+        rest = AT_REST_FINE if fine else AT_REST_SECONDS
+        return None if time.time_ns() - max(written) < rest * 1e9 else signature
 
     def add(self, path: str | os.PathLike[str], stamp: tuple[int, ...], content: str) -> None:
         """Remember a content under the stamp from before it was read."""
