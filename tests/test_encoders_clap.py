@@ -171,6 +171,16 @@ def test_another_architecture_with_the_same_weights_is_another_space(tmp_path):
     np.testing.assert_allclose(cached, ClapEncoder(name).encode_text(texts), atol=1e-6)
 
 
+def test_a_folder_that_moves_and_another_version_are_the_same_space(tmp_path, monkeypatch):
+    name = write_clap(tmp_path / "model")
+    ClapEncoder(name)._load().model.save_pretrained(name)
+    keys = {ClapEncoder(name)._load().space("sound").key}
+    (tmp_path / "model").rename(tmp_path / "moved")
+    monkeypatch.setattr(transformers.configuration_utils, "__version__", "99.0")
+    keys.add(ClapEncoder(str(tmp_path / "moved"))._load().space("sound").key)
+    assert len(keys) == 1
+
+
 def test_one_sound_is_no_list_of_sounds(unfused):
     with pytest.raises(ValueError, match="looks like one sound"):
         ClapEncoder(unfused).transform(np.zeros((4800, 2)))

@@ -158,14 +158,12 @@ class FeatureCache:
         for content, row in rows.items():
             vector = np.ascontiguousarray(row, "<f4").tobytes()
             checksum = _checksum(key, content, vector)
-            source = sources[content].encode("utf-8", "backslashreplace").decode()
-            values.append((key, content, source, vector, checksum))
+            values.append((key, content, _printable(sources[content]), vector, checksum))
         with self._forgiving("written"), self._connection() as database:
             database.execute("BEGIN IMMEDIATE")
-            encoder = space.encoder.encode("utf-8", "backslashreplace").decode()
             database.execute(
                 "INSERT OR REPLACE INTO spaces (space, encoder, identity) VALUES (?, ?, ?)",
-                (key, encoder, space.text),
+                (key, _printable(space.encoder), space.text),
             )
             database.executemany(
                 "INSERT OR REPLACE INTO features (space, content, source, vector, checksum) "
@@ -225,6 +223,11 @@ class FeatureCache:
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"The feature cache {self._file} {message}.", UserWarning, stacklevel=2)
+
+
+def _printable(name: str) -> str:
+    """Spell out what is no UTF-8 in the name of a file, which SQLite would refuse."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _checksum(space: str, content: str, vector: bytes) -> int:

@@ -29,6 +29,9 @@ from flowalign.validation import integer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Entries of a configuration that name a version or a place, and change no feature.
+NAMES_ONLY = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
+
 # Part of what the cache knows features by: change it when `read_window` changes.
 PREPROCESSING = "mean of channels; windows 1"
 
@@ -200,7 +203,7 @@ def _load(
         extractor = transformers.ClapFeatureExtractor.from_pretrained(model_name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_name)
     model = model.float().eval()
-    identity = fingerprint(model, config.to_dict())
+    identity = fingerprint(model, _settings(config.to_dict()))
     return _CLAP(
         name=f"CLAP {model_name}" + (f" {pretrained}" if pretrained else ""),
         model=model.to(device),
@@ -209,6 +212,13 @@ def _load(
         device=device,
         identity={**identity, "preprocessing": f"{PREPROCESSING} {extractor.to_dict()}"},
     )
+
+
+def _settings(configuration: Any) -> Any:
+    """Leave out of a configuration, and of those inside it, what changes no feature."""
+    if not isinstance(configuration, dict):
+        return configuration
+    return {k: _settings(v) for k, v in configuration.items() if k not in NAMES_ONLY}
 
 
 def _trained(transformers: Any, source: str, config: Any) -> Any:
