@@ -296,6 +296,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             E = class_vectors(table, normalize=self.normalize)
         validation_set = self._check_validation_data(X_val, y_val, names_and_width, X, classes)
         coupling = Coupling.by_class(X, codes, E, self.joint)
+        del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         prior = validation.class_probabilities(self.class_prior, classes, counts)
         fit_field = field_fitter(self.get_params(deep=False), prior, device)
@@ -309,7 +310,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
-        self.class_embeddings_ = coupling.targets.astype(X.dtype)
+        self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype)
         self.joint_ = coupling.joint
         self.embedding_map_ = coupling.embedding_map
         self.velocity_field_ = fitted.field

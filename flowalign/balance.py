@@ -49,7 +49,7 @@ def balance(model: LeaveOneOutField, X: Tensor, codes: Tensor, tail: float) -> t
     """
     if len(codes.unique()) < 2:
         return PRIOR_MEDIAN, 1.0
-    z = model.encode(X[model.rows])
+    z = model.encode(X[model.rows].double())
     samples = log_t_density(model.distances(z.new_zeros(()), z), tail)
     text = CLIP_SCALE * cosine_similarities(z, model.targets)
     return _calibrate(samples, text, model.log_prior, codes[model.rows])

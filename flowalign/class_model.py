@@ -11,16 +11,22 @@ does not, is estimated from the means themselves, so that text helps where it ca
 No map between the two spaces is fitted. Classes without samples get the mean that the text
 predicts.
 
-All tensors are float64. Shapes: ``X`` (n, d) support features, ``codes`` (n,) the class of each, a
-row of ``E``, (C, e), the class embeddings. Variances of means are in units of :math:`\Sigma`.
+Shapes: ``X`` (n, d) support features, ``codes`` (n,) the class of each, a row of ``E``, (C, e), the
+class embeddings. Variances of means are in units of :math:`\Sigma`. All is computed in float64, and
+all tensors are, but for ``X``, which may be float32: it is widened a block of rows at a time, for
+there may be many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
+
+from flowalign.spaces import BLOCK_ROWS
 
 RESIDUAL_SPREAD = 0.25
 """Spread of class means that text does not explain, in units of the within-class variance, where
@@ -66,18 +72,42 @@ class Support:
     def of(cls, X: Tensor, codes: Tensor, n_classes: int) -> Support:
         """Collect the statistics of features ``X`` with classes ``codes``."""
         sampled, rows, counts = codes.unique(return_inverse=True, return_counts=True)
-        counts = counts.to(X.dtype)
-        sums = X.new_zeros(len(sampled), X.shape[1]).index_add_(0, rows, X)
-        means = sums / counts[:, None]
+        counts = counts.double()
+        sums = counts.new_zeros(len(sampled), X.shape[1])
+        for part, classes in _blocks(X, rows):
+            sums.index_add_(0, classes, part)
+        means, mean = sums / counts[:, None], sums.sum(dim=0) / len(X)
+        within, variance, square = counts.new_zeros(3)
+        for part, classes in _blocks(X, rows):
+            within += (part - means[classes]).square().sum()
+            variance += (part - mean).square().sum()
+            square += part.square().sum()
         repeats = len(X) - len(sampled)
-        within = float((X - means[rows]).square().sum()) / repeats if repeats else None
-        variance = float((X - X.mean(dim=0)).square().mean())
-        mean_square = variance or float(X.square().mean()) or 1.0
-        return cls(len(X), n_classes, sampled, counts, rows, means, within, mean_square)
+        return cls(
+            len(X),
+            n_classes,
+            sampled,
+            counts,
+            rows,
+            means,
+            float(within) / repeats if repeats else None,
+            (float(variance) or float(square) or X.numel()) / X.numel(),
+        )
 
-    def deviations(self, X: Tensor) -> Tensor:
-        """Each sample minus the mean of its class."""
-        return X - self.means[self.rows]
+    def deviations(self, X: Tensor) -> Iterator[Tensor]:
+        """Yield samples minus the mean of their class, a block of rows at a time.
+
+        Those that are alone in their class are left out.
+        """
+        several = self.counts > 1
+        for part, classes in _blocks(X, self.rows):
+            yield (part - self.means[classes])[several[classes]]
+
+
+def _blocks(X: Tensor, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield features in float64, and their classes, a block of rows at a time."""
+    for part, classes in zip(X.split(BLOCK_ROWS), rows.split(BLOCK_ROWS), strict=True):
+        yield part.double(), classes
 
 
 @dataclass(frozen=True)
@@ -239,29 +269,36 @@ def estimate_covariance(support: Support, X: Tensor, means: MeansPosterior) -> C
        ICLR 2024.
     """
     n_sampled = len(support.counts)
-    rows = support.deviations(X)
+    parts: list[Iterable[Tensor]] = [support.deviations(X)]
     share = float((support.counts == 1).double().mean()) if n_sampled > 1 else 0.0
     if share:
         root = torch.linalg.cholesky(means.precision)
         between = root.T @ (support.means - means.common)
-        rows = torch.cat([rows[(support.counts > 1)[support.rows]], share**0.5 * between])
+        parts.append([share**0.5 * between])
     before = max(support.n - 1, 1)
     tail = before + X.shape[1]
     freedom = max(support.n - n_sampled + share * (n_sampled - 1), 1.0)
     divisor = tail * freedom / before
-    ridge = float(rows.square().sum()) / before
+    basis, scatter = _eigenbasis(chain(*parts), X)
+    ridge = float(scatter.sum()) / before
     ridge = max(ridge, NEGLIGIBLE * support.mean_square * divisor)
-    basis, scatter = _eigenbasis(rows)
     return Covariance(basis, (scatter + ridge) / divisor, divisor, tail, share)
 
 
-def _eigenbasis(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors (d, d) and eigenvalues (d,) of ``rows.T @ rows``."""
-    m, d = rows.shape
-    if m >= d:
-        scatter, basis = torch.linalg.eigh(rows.T @ rows)
+def _eigenbasis(parts: Iterable[Tensor], X: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (d, d) and eigenvalues (d,) of the sum of all ``part.T @ part``.
+
+    The parts are made of the samples ``X``, (n, d), and about as many rows in all.
+    """
+    n, d = X.shape
+    if n >= d:
+        products = X.new_zeros(d, d, dtype=torch.float64)
+        for part in parts:
+            products.addmm_(part.T, part)
+        scatter, basis = torch.linalg.eigh(products)
         return basis, scatter.clamp_min(0)
-    # Fewer rows than coordinates: from the m x m products, completed by any orthonormal vectors.
+    # Fewer samples than coordinates: from their products, completed by any orthonormal vectors.
+    rows = torch.cat(list(parts))
     products, vectors = torch.linalg.eigh(rows @ rows.T)
     kept = products > NEGLIGIBLE * products[-1:]
     scatter = products[kept]

@@ -38,7 +38,8 @@ def fit_gaussian_field(
     Parameters
     ----------
     x0 : Tensor of shape (n, d)
-        Features. All tensors of floats are float64, for the estimates' sake.
+        Features, float32 or float64. All other tensors of floats are float64, for the estimates'
+        sake.
     targets : Tensor of shape (C, d)
         Where each class goes.
     codes : Tensor of shape (n,), int64

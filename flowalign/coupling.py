@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_FOLDS = 4
+MAX_HELD_OUT = 2**12  # samples
 MAX_ENTRIES = 2**21  # of an array of rows by classes or by features, when samples are held out
 
 
@@ -61,9 +62,16 @@ class Coupling:
         follow the bytes of their class embeddings.
         """
         rows = _byte_order(X)
-        if E is not None and _equals_next(X[rows]).any():
-            rows = _byte_order(np.hstack([X, E[codes]]))
         X, codes = X[rows], codes[rows]
+        if E is not None and _equals_next(X).any():
+            rows = _byte_order(np.hstack([X, E[codes]]))
+            X, codes = X[rows], codes[rows]
+        return cls._of_ordered(X, codes, E, joint)
+
+    @classmethod
+    def _of_ordered(
+        cls, X: NDArray[Any], codes: NDArray[Any], E: NDArray[Any] | None, joint: str | bool
+    ) -> Coupling:
         if E is None:
             return cls(X, codes, None, spaces.class_means(X, codes), True, None)
         return cls(X, codes, E, *spaces.place_targets(E, X, codes, joint))
@@ -99,7 +107,7 @@ class Coupling:
     def without(self, rows: NDArray[Any]) -> Coupling:
         """Leave samples out, of the targets too."""
         X, codes = np.delete(self.X, rows, axis=0), np.delete(self.codes, rows)
-        return Coupling.by_class(X, codes, self.E, self.joint)
+        return Coupling._of_ordered(X, codes, self.E, self.joint)
 
     def folds(self) -> list[NDArray[Any]]:
         """Split the removable samples into four folds to hold out in turn: lists of rows.
@@ -130,15 +138,19 @@ def _turns(codes: NDArray[Any], copies: NDArray[Any]) -> NDArray[Any]:
 
 def _byte_order(X: NDArray[Any]) -> NDArray[Any]:
     """Rows in the order of their bytes."""
-    values = np.array(X, order="C")
+    values = np.ascontiguousarray(X)
     return np.argsort(values.view(f"V{values.shape[1] * values.itemsize}")[:, 0], kind="stable")
 
 
 def _equals_next(X: NDArray[Any]) -> NDArray[Any]:
-    return (X[1:] == X[:-1]).all(axis=1)
+    equal = np.empty(len(X) - 1, dtype=bool)
+    for start in range(0, len(equal), spaces.BLOCK_ROWS):
+        rows = slice(start, start + spaces.BLOCK_ROWS)
+        equal[rows] = (X[1:][rows] == X[:-1][rows]).all(axis=1)
+    return equal
 
 
 def thinned(n: int, width: int) -> NDArray[Any]:
     """Rows of a set of n that arrays of this width have room for, evenly spread over the set."""
-    most = max(1, MAX_ENTRIES // width)
+    most = min(max(1, MAX_ENTRIES // width), MAX_HELD_OUT)
     return np.linspace(0, n - 1, min(n, most)).round().astype(int)

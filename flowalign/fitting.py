@@ -79,7 +79,7 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
         return torch.tensor(array, dtype=torch.float64, device=place)
 
     field, left_out = fit_gaussian_field(
-        tensor(coupling.X),
+        torch.as_tensor(coupling.X, device=place),
         tensor(coupling.targets),
         torch.tensor(coupling.codes, device=place),
         embeddings=None if coupling.E is None else tensor(coupling.E),
@@ -112,7 +112,7 @@ def fit_network(
     field.reset_parameters(torch.Generator().manual_seed(weight_seed))
     loss_curve = train(
         field.to(device),
-        torch.tensor(coupling.X, dtype=torch.float32, device=device),
+        torch.as_tensor(coupling.X, dtype=torch.float32, device=device),
         torch.tensor(coupling.targets, dtype=torch.float32, device=device),
         torch.tensor(coupling.codes, device=device),
         noise=noise,

@@ -100,7 +100,7 @@ class LeaveOneOutField(GaussianField):
         basis, y, place = covariance.basis, codes[rows], support.rows[rows]
         centres = means.means @ basis
         remaining = 1 - means.covariance[y, y]
-        z = X[rows] @ basis
+        z = X[rows].double() @ basis
         residuals = z - centres[y]
         count = support.counts[place]
         alone = count == 1

@@ -34,17 +34,19 @@ the regression target. On [T_MIN, 1 - T_MIN], ends included, ``u_t`` is the exac
 
 def rms(x: Tensor) -> float:
     """Root mean square of all entries of ``x``: 1 / sqrt(d) for unit rows of width d."""
-    return float(torch.linalg.vector_norm(x)) / math.sqrt(x.numel())
+    # Rows first: a float32 sum over all of a large array loses its last digits, then others.
+    lengths = torch.linalg.vector_norm(x, dim=1).cpu().double()
+    return float(torch.linalg.vector_norm(lengths)) / math.sqrt(x.numel())
 
 
 def point(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std: float) -> Tensor:
     """Where the path is at time ``t``: x_t, shape (n, d). Without noise ``eps`` may be None."""
     t = _column(t)
-    x_t = (1 - t) * x0 + t * x1
+    x_t = torch.lerp(x0, x1, t)
     if noise_std == 0:
         return x_t
     assert eps is not None, "noise needs draws"
-    return x_t + noise_std * torch.sqrt(t * (1 - t)) * eps
+    return x_t.addcmul_(eps, noise_std * torch.sqrt(t * (1 - t)))
 
 
 def derivative(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std: float) -> Tensor:
@@ -58,7 +60,7 @@ def derivative(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std:
         return u_t
     assert eps is not None, "noise needs draws"
     t = _column(t.clamp(T_MIN, 1 - T_MIN))
-    return u_t + noise_std * (1 - 2 * t) / (2 * torch.sqrt(t * (1 - t))) * eps
+    return u_t.addcmul_(eps, noise_std * (1 - 2 * t) / (2 * torch.sqrt(t * (1 - t))))
 
 
 def _column(t: Tensor) -> Tensor:

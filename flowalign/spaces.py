@@ -21,6 +21,9 @@ from flowalign.validation import shorten
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+BLOCK_ROWS = 1024
+"""Rows that are looked at together where their number has no bound: temporary arrays stay small."""
+
 JOINT_SCORE = 3.0
 """Alignment score above which ``joint="auto"`` takes two spaces of equal width for one.
 
@@ -38,17 +41,24 @@ def unit_rows(
     A row of zeros has no direction: ValueError, unless ``zeros_allowed``; then it stays zero. In
     the message, rows are counted from ``first`` on.
     """
-    largest = np.abs(X).max(axis=1, keepdims=True)
-    zero = largest == 0
+    result = np.empty_like(X)
+    zero = np.empty((len(X), 1), dtype=bool)
+    for start in range(0, len(X), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        largest = np.abs(X[rows]).max(axis=1, keepdims=True)
+        zero[rows] = largest == 0
+        # Dividing by the largest entry first keeps rows of 1e-30 or 1e200 from under- or
+        # overflowing.
+        part = X[rows] / np.where(zero[rows], 1, largest)
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        np.divide(part, np.where(zero[rows], 1, length), out=result[rows])
     if zero.any() and not zeros_allowed:
-        rows = (first + np.flatnonzero(zero)).tolist()
+        zeros = (first + np.flatnonzero(zero)).tolist()
         raise ValueError(
-            f"{name} has rows of zeros, which have no direction to normalize: {shorten(rows)}. "
+            f"{name} has rows of zeros, which have no direction to normalize: {shorten(zeros)}. "
             "Drop them, or use normalize=False where length means something."
         )
-    # Dividing by the largest entry first keeps rows of 1e-30 or 1e200 from under- or overflowing.
-    X = X / np.where(zero, 1, largest)
-    return X / np.where(zero, 1, np.linalg.norm(X, axis=1, keepdims=True))
+    return result
 
 
 def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:
@@ -68,8 +78,10 @@ def directions(x: Tensor) -> Tensor:
 def class_means(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
     """Mean of the rows of each class that occurs in ``codes``, in ascending order: (C, d)."""
     order = np.argsort(codes, kind="stable")
-    _, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
-    return np.add.reduceat(X[order], starts, axis=0) / counts[:, None].astype(X.dtype)
+    _, starts = np.unique(codes[order], return_index=True)
+    classes = np.split(order, starts[1:])
+    means = np.stack([X[rows].mean(axis=0, dtype=np.float64) for rows in classes])
+    return means.astype(X.dtype)
 
 
 def place_targets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,7 @@ def train(
         weight_decay=weight_decay,
         fused=x0.device.type in ("cpu", "cuda"),
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, n_batches, max_iter * n_batches)
-    )
+    step = itertools.count()
     epoch_losses = torch.zeros(max_iter, device=x0.device)
     for epoch in tqdm(range(max_iter), desc="flow matching", unit="epoch", disable=not verbose):
         order = torch.randperm(len(x0), generator=generator, device=x0.device)
@@ -90,8 +89,9 @@ def train(
             loss = _loss(field, x0[batch], targets[labels[batch]], noise_std, generator)
             optimizer.zero_grad()
             loss.backward()
+            factor = learning_rate_factor(next(step), n_batches, max_iter * n_batches)
+            optimizer.param_groups[0]["lr"] = learning_rate_init * factor
             optimizer.step()
-            schedule.step()
             epoch_losses[epoch] += loss.detach() * (len(batch) / len(x0))
     loss_curve = epoch_losses.tolist()
     _check_finite(field, loss_curve, learning_rate_init)

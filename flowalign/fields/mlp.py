@@ -130,8 +130,12 @@ def _folded_block(
 ) -> Tensor:
     """Apply a block with one modulation for all rows, (hidden_dim,), folded into its weights."""
     y = _folded_last(h, inner, shift, scale)
-    y = functional.silu(y, inplace=not torch.is_grad_enabled())
-    return torch.addmm(torch.addcmul(h, gate, outer.bias), y, outer.weight.T * gate)
+    if torch.is_grad_enabled():
+        y = functional.silu(y)
+        return torch.addmm(torch.addcmul(h, gate, outer.bias), y, outer.weight.T * gate)
+    # In place: nobody asks for h or y again.
+    y = functional.silu(y, inplace=True)
+    return h.addcmul_(gate, outer.bias).addmm_(y, outer.weight.T * gate)
 
 
 def _folded_last(h: Tensor, layer: nn.Linear, shift: Tensor, scale: Tensor) -> Tensor:
