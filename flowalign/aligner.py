@@ -71,14 +71,14 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         in y, one added to each count, so that classes without samples stay possible. Given ones
         are positive and sum to 1; those of a dict or a Series go by label, those of an array
         follow `classes_`.
-    n_blocks : int, default=2
+    n_blocks : int, default=3
         Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
-        Width of the network. None takes the width of X, but at least 64 and at most 512.
-    max_iter : int, default=100
+        Width of the network. None takes the width of X, but at least 64 and at most 384.
+    max_iter : int, default=50
         Training epochs.
-    batch_size : int, default=32
-        Samples per training step.
+    batch_size : "auto" or int, default="auto"
+        Samples per training step. "auto" makes about 24 steps an epoch, of 32 to 256 samples.
     learning_rate_init : float, default=1e-3
         Highest learning rate of AdamW, reached after one epoch; it falls to 0 along a cosine.
     weight_decay : float, default=0.01
@@ -147,9 +147,9 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
 
     Notes
     -----
-    The paper's own recipe is ``FlowMatchingAligner(velocity_field="mlp", n_blocks=12, max_iter=200,
-    batch_size=32, learning_rate_init=2e-4, weight_decay=0.01, noise=0)``. The defaults of the
-    network are leaner. ``docs/theory.rst`` derives the closed form.
+    The paper's own recipe is ``FlowMatchingAligner(velocity_field="mlp", n_blocks=12,
+    hidden_dim=X.shape[1], max_iter=200, batch_size=32, learning_rate_init=2e-4, weight_decay=0.01,
+    noise=0)``. The defaults of the network are leaner. ``docs/theory.rst`` derives the closed form.
 
     The closed form is estimated in float64, the network trained in float32. Prediction runs in the
     dtype of X, float32 or float64, on the CPU and in float32 on other devices; 16-bit features
@@ -203,10 +203,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         step_size: float = 0.1,
         solver: str = "euler",
         class_prior: str | ArrayLike = "uniform",
-        n_blocks: int = 2,
+        n_blocks: int = 3,
         hidden_dim: int | None = None,
-        max_iter: int = 100,
-        batch_size: int = 32,
+        max_iter: int = 50,
+        batch_size: int | str = "auto",
         learning_rate_init: float = 1e-3,
         weight_decay: float = 0.01,
         normalize: bool = True,

@@ -21,8 +21,12 @@ from flowalign.coupling import Coupling
 from flowalign.fields import MLPField, VelocityField
 from flowalign.leave_one_out import LeaveOneOutField
 from flowalign.training import train
+from flowalign.validation import is_auto
 
-HIDDEN_DIM_RANGE = (64, 512)  # of the default; docs/decisions/0003-defaults.md has the figures
+# Of the defaults; docs/decisions/0003-defaults.md has the figures.
+HIDDEN_DIM_RANGE = (64, 384)
+BATCH_SIZE_RANGE = (32, 256)
+STEPS_PER_EPOCH = 24
 NETWORK_SETTINGS = (
     "n_blocks",
     "hidden_dim",
@@ -97,7 +101,7 @@ def fit_network(
     n_blocks: int,
     hidden_dim: int | None,
     max_iter: int,
-    batch_size: int,
+    batch_size: int | str,
     learning_rate_init: float,
     weight_decay: float,
     seeds: tuple[int, int],
@@ -106,8 +110,10 @@ def fit_network(
 ) -> Fitted:
     """Train the network."""
     weight_seed, path_seed = seeds
+    if is_auto(batch_size):
+        batch_size = default_batch_size(len(coupling.X))
     width = coupling.X.shape[1]
-    field = MLPField(width, hidden_dim or int(np.clip(width, *HIDDEN_DIM_RANGE)), n_blocks)
+    field = MLPField(width, hidden_dim or default_hidden_dim(width), n_blocks)
     # Weights are drawn on the CPU: every device starts from the same field.
     field.reset_parameters(torch.Generator().manual_seed(weight_seed))
     loss_curve = train(
@@ -117,10 +123,24 @@ def fit_network(
         torch.tensor(coupling.codes, device=device),
         noise=noise,
         max_iter=max_iter,
-        batch_size=batch_size,
+        batch_size=int(batch_size),
         learning_rate_init=learning_rate_init,
         weight_decay=weight_decay,
         seed=path_seed,
         verbose=verbose,
     )
     return Fitted(field, loss_curve)
+
+
+def default_hidden_dim(width: int) -> int:
+    """Return the width of the network for features of a width: theirs, within bounds."""
+    return int(np.clip(width, *HIDDEN_DIM_RANGE))
+
+
+def default_batch_size(n: int) -> int:
+    """Return the samples of a training step: an epoch has about 24 steps, within bounds.
+
+    >>> [default_batch_size(n) for n in (40, 1600, 100_000)]
+    [32, 66, 256]
+    """
+    return int(np.clip(n // STEPS_PER_EPOCH, *BATCH_SIZE_RANGE))

@@ -32,7 +32,8 @@ def check_parameters(params: dict[str, Any]) -> None:
     if params["hidden_dim"] is not None:
         integer("hidden_dim", params["hidden_dim"], low=1)
     integer("max_iter", params["max_iter"], low=1)
-    integer("batch_size", params["batch_size"], low=1)
+    if not is_auto(params["batch_size"]):
+        integer("batch_size", params["batch_size"], low=1, otherwise="'auto' or ")
     _number("learning_rate_init", params["learning_rate_init"], low=0, low_excluded=True)
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):

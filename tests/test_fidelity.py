@@ -46,7 +46,8 @@ def test_the_papers_recipe_has_the_papers_curve():
     ours = []
     for seed in SEEDS:
         model = FlowMatchingAligner(
-            velocity_field="mlp", n_blocks=12, max_iter=EPOCHS, batch_size=32,
+            velocity_field="mlp", n_blocks=12, hidden_dim=data.X_train.shape[1],
+            max_iter=EPOCHS, batch_size=32,
             learning_rate_init=2e-4, weight_decay=0.01, noise=0, random_state=seed,
             n_steps=5, logit_scale=100,
         ).fit(data.X_train, data.y_train, data.class_embeddings)  # fmt: skip

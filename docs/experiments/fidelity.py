@@ -39,7 +39,9 @@ def curve(path: Path, n_shots: int, seed: int) -> tuple[list[float], float]:
     """Test accuracy at every step, and the seconds that the fit took."""
     X, y, table, X_test, y_test = feature_sets.load(path)
     X, y = feature_sets.draw(X, y, n_shots, seed=0)
-    aligner = FlowMatchingAligner(table, **RECIPE, n_steps=5, logit_scale=100, random_state=seed)
+    aligner = FlowMatchingAligner(
+        table, **RECIPE, hidden_dim=X.shape[1], n_steps=5, logit_scale=100, random_state=seed
+    )
     start = time.perf_counter()
     aligner.fit(X, y)
     seconds = time.perf_counter() - start

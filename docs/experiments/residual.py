@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from flowalign import FlowMatchingAligner
 from flowalign.fields import GaussianField, MLPField, VelocityField
+from flowalign.fitting import default_batch_size, default_hidden_dim
 from flowalign.training import train
 
 DIGITS = Path("digits")
@@ -64,14 +65,14 @@ def load(path: Path):
 def fit_residual(model: FlowMatchingAligner, X, y, seed: int) -> list[float]:
     """Train a network on top of the fitted closed form of ``model``, in place."""
     exact = model.velocity_field_
-    network = MLPField(X.shape[1], int(np.clip(X.shape[1], 64, 512)), model.n_blocks)
+    network = MLPField(X.shape[1], default_hidden_dim(X.shape[1]), model.n_blocks)
     network.reset_parameters(torch.Generator().manual_seed(seed))
     field = ResidualField(exact, network)
     x0 = X / np.linalg.norm(X, axis=1, keepdims=True)
     losses = train(
         field, torch.tensor(x0), torch.tensor(model.class_embeddings_),
         torch.tensor(np.searchsorted(model.classes_, y)), noise=model.noise,
-        max_iter=model.max_iter, batch_size=model.batch_size,
+        max_iter=model.max_iter, batch_size=default_batch_size(len(X)),
         learning_rate_init=model.learning_rate_init, weight_decay=model.weight_decay, seed=seed,
     )  # fmt: skip
     model.velocity_field_ = field

@@ -36,7 +36,7 @@ from torch.nn import functional
 from flowalign.fields.base import VelocityField
 
 TIME_SCALE = 1000.0  # the sinusoids see 1000 t, the range of times they were designed for
-TIME_FEATURES = 256
+TIME_FEATURES = 64
 MAX_PERIOD = 10_000.0
 
 
@@ -106,7 +106,7 @@ class MLPField(VelocityField):
 
 
 def time_features(t: Tensor) -> Tensor:
-    """Cosines and sines of ``TIME_SCALE * t`` at geometric frequencies: shape (..., 256)."""
+    """Cosines and sines of ``TIME_SCALE * t`` at geometric frequencies: (..., TIME_FEATURES)."""
     half = TIME_FEATURES // 2
     k = torch.arange(half, dtype=t.dtype, device=t.device)
     angle = TIME_SCALE * t[..., None] * torch.exp(-math.log(MAX_PERIOD) / half * k)
