@@ -94,8 +94,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
         `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. (A network
-        is trained five times in a fit, see Notes; numbers for both `n_steps` and `logit_scale`
-        spare four.) Needs an integer as `random_state`; with anything else nothing is cached. Clear
+        is trained three times in a fit, see Notes; numbers for both `n_steps` and `logit_scale`
+        spare two.) Needs an integer as `random_state`; with anything else nothing is cached. Clear
         the cache when you upgrade flowalign.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
@@ -163,12 +163,13 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
 
     **The stop and the temperature** are chosen on samples that the field has not seen: validation
     data if given; otherwise, in closed form, each support sample by a field fitted without it, and
-    with a network by one trained on the other three of four folds: four more trainings, unless both
-    are numbers. Another step than that at time 0.5 must be right for more samples by two standard
-    errors, which few samples rarely say: neighbouring steps differ little, and the best of them
-    would be a random one. If every class has one sample, none can be held out beside another of its
-    class; then the closed form stops at 0.5 and the network at 0.2, with the temperature of classes
-    held out as a whole or, if there is no text to predict those, an inverse temperature of 30.
+    with a network two of four folds, each by one trained on the other three: two more trainings,
+    unless both are numbers. Another step than that at time 0.5 must be right for more samples by
+    two standard errors, which few samples rarely say: neighbouring steps differ little, and the
+    best of them would be a random one. If every class has one sample, none can be held out beside
+    another of its class; then the closed form stops at 0.5 and the network at 0.2, with the
+    temperature of classes held out as a whole or, if there is no text to predict those, an inverse
+    temperature of 30.
     Neither choice depends on the order of the rows or on the names of the classes. Copies of a
     sample are held out with it; several views of one picture are not recognised, so give validation
     data where there are any. Of more than some thousand samples an even share is held out.

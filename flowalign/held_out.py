@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowalign.coupling import Coupling, thinned
+from flowalign.coupling import N_FOLDS, Coupling, thinned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from flowalign.fields import VelocityField
     from flowalign.fitting import Fitted
     from flowalign.leave_one_out import LeaveOneOutField
+
+N_TRAININGS = 2
+"""Folds that a network is cross-fitted on. All four choose better by 0.2 points at 16 samples a
+class and the same at 4, for two trainings more (decision 6)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,9 @@ def hold_out(
     if fitted.left_out is not None and not coupling.copies.any():
         source, parts = "leave-one-out", _leave_one_out(fitted.left_out, coupling)
     else:
-        source, parts = "cross-fitting", _cross_fit(fit, coupling)
+        # A closed form costs little; each fold of a network costs a training.
+        most = N_FOLDS if fitted.left_out is not None else N_TRAININGS
+        source, parts = "cross-fitting", _cross_fit(fit, coupling, coupling.folds()[:most])
     if coupling.one_shot:
         source = "held-out classes"
     return (source, parts) if parts else ("nothing", [])
@@ -116,10 +122,12 @@ def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]
     return parts
 
 
-def _cross_fit(fit: Callable[[Coupling], Fitted], coupling: Coupling) -> list[HeldOut]:
-    """Hold out each fold in turn from a fit to the others."""
+def _cross_fit(
+    fit: Callable[[Coupling], Fitted], coupling: Coupling, folds: list[NDArray[Any]]
+) -> list[HeldOut]:
+    """Hold out each fold in turn from a fit to all other samples."""
     parts = []
-    for rows in coupling.folds():
+    for rows in folds:
         others = coupling.without(rows)
         field = fit(others).field
         parts.append(HeldOut.of(field, coupling.X[rows], coupling.codes[rows], others.targets))

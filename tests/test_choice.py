@@ -227,8 +227,8 @@ def test_a_search_trains_the_folds_once(hard, small, tmp_path):
     grid = {"n_steps": ["auto", 0, 3], "solver": ["euler", "midpoint"], "logit_scale": ["auto", 9]}
     model = small(hard.class_embeddings, memory=str(tmp_path))
     GridSearchCV(model, grid, cv=2, refit=False).fit(hard.X_train, hard.y_train)
-    # In each of two folds the field itself; with a network also those of the four folds within.
-    assert fits() == (2 if model.velocity_field == "gaussian" else 2 * 5)
+    # In each of two folds the field itself; with a network also those of two folds within.
+    assert fits() == (2 if model.velocity_field == "gaussian" else 2 * 3)
 
 
 # ------------------------------------------------------------------ errors
