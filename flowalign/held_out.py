@@ -126,9 +126,11 @@ def _cross_fit(
     fit: Callable[[Coupling], Fitted], coupling: Coupling, folds: list[NDArray[Any]]
 ) -> list[HeldOut]:
     """Hold out each fold in turn from a fit to all other samples."""
-    parts = []
-    for rows in folds:
+
+    def hold(rows: NDArray[Any]) -> HeldOut:  # its other samples are gone before those of the next
         others = coupling.without(rows)
         field = fit(others).field
-        parts.append(HeldOut.of(field, coupling.X[rows], coupling.codes[rows], others.targets))
-    return parts
+        rows = rows[thinned(len(rows), max(len(others.targets), coupling.X.shape[1]))]
+        return HeldOut.of(field, coupling.X[rows], coupling.codes[rows], others.targets)
+
+    return [hold(rows) for rows in folds]

@@ -10,6 +10,7 @@ from torch import nn
 
 from flowalign import ode
 from flowalign.fields import GaussianField, MLPField
+from flowalign.fields.mlp import TIME_FEATURES
 from flowalign.training import train
 
 N_STEPS = 5
@@ -118,8 +119,8 @@ def test_a_training_step(batch_size, mlp, against):
     layers = [mlp.project_in, *mlp.inner, *mlp.outer, mlp.project_out]
     weights = [torch.randn_like(layer.weight, requires_grad=True) / 20 for layer in layers]
     weights = [w.detach().requires_grad_() for w in weights]
-    modulation = torch.randn(3 * 512, 256).requires_grad_()
-    embedding = torch.randn(batch_size, 256)
+    modulation = torch.randn(3 * 512, TIME_FEATURES).requires_grad_()
+    embedding = torch.randn(batch_size, TIME_FEATURES)
 
     def bare():
         for batch in x0.split(batch_size):
