@@ -6,7 +6,7 @@ Run with ``pytest tests/benchmarks --benchmark-only``.
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from paper_network import PaperField
 
 from flowalign import ode
 from flowalign.fields import GaussianField, MLPField
@@ -45,34 +45,10 @@ def test_a_solver_step_of_the_network(n, mlp, against):
     assert ratio < 1.4  # 1.15 is the aim; the rest is left to a busy machine
 
 
-class PerRowModulation(nn.Module):
-    """A network of the same blocks in which each modulates every row by a matrix of its own."""
-
-    def __init__(self, d, n_blocks):
-        super().__init__()
-        self.time = nn.Sequential(nn.Linear(256, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
-        self.enter, self.leave, self.last = nn.Linear(d, d), nn.Linear(d, d), nn.Linear(d, 2 * d)
-        self.inner = nn.ModuleList(nn.Linear(d, d) for _ in range(n_blocks))
-        self.outer = nn.ModuleList(nn.Linear(d, d) for _ in range(n_blocks))
-        self.modulation = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(n_blocks))
-
-    def forward(self, t, x):
-        angle = 1000 * t[:, None] * torch.exp(-9.21 / 128 * torch.arange(128))
-        time = self.time(torch.cat([angle.cos(), angle.sin()], dim=1))
-        norm = nn.functional.layer_norm
-        h = self.enter(x)
-        for inner, outer, modulation in zip(self.inner, self.outer, self.modulation, strict=True):
-            shift, scale, gate = modulation(time).chunk(3, dim=1)
-            inside = inner(norm(h, h.shape[1:]) * (1 + scale) + shift)
-            h = h + gate * outer(nn.functional.silu(inside))
-        shift, scale = self.last(time).chunk(2, dim=1)
-        return self.leave(norm(h, h.shape[1:]) * (1 + scale) + shift)
-
-
 @torch.inference_mode()
 def test_modulation_once_a_step_instead_of_once_a_row(mlp, against):
     x = torch.randn(4096, 512, generator=_generator())
-    other, t = PerRowModulation(512, 2), torch.tensor(0.3)
+    other, t = PaperField(512, n_blocks=2), torch.tensor(0.3)
     ratio = against(lambda: other(t.expand(len(x)), x), lambda: mlp.velocity(t, x))
     assert ratio > 2
 
