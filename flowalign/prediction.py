@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowalign.fields import VelocityField
 
-BLOCK_BYTES = 2**21  # of the widest array per state: fits a cache, and bounds the memory
+BLOCK_BYTES = 2**22  # of the widest array per state: fits a cache, and bounds the memory
 
 
 class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin):

@@ -80,6 +80,22 @@ def test_a_fit_is_linear_in_samples(field, n, benchmark):
     assert (0.85 if field == "mlp" else 0.3) < ratio < 1.15
 
 
+@pytest.mark.parametrize(("d", "n_classes"), [(512, 500), (512, 1000), (512, 50), (1024, 50)])
+def test_a_closed_form_grows_with_features_and_classes_as_their_cube_at_most(
+    d, n_classes, benchmark
+):
+    """The larger of the two is doubled, with two samples a class."""
+    wider, more = (d, 2 * n_classes) if n_classes > 50 else (2 * d, n_classes)
+    few, many = make(2 * n_classes, d, n_classes), make(2 * more, wider, more)
+    model = FlowMatchingAligner()
+    small, large = (lambda data=data: model.fit(*data) for data in (few, many))
+    small()
+    ratio = statistics.median(seconds(large) / seconds(small) for _ in range(3))
+    benchmark.extra_info["exponent"] = round(float(np.log2(ratio)), 2)
+    benchmark.pedantic(small, rounds=1)
+    assert ratio < 9
+
+
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_fit_holds_the_data_three_times_at_most(field, added_memory, benchmark):
     X, codes, table = make(100_000, 512, 100)
@@ -113,6 +129,7 @@ def test_a_million_rows_from_a_file(tmp_path, added_memory, benchmark):
         benchmark.extra_info[name] = {"rows a second": round(n / time[0]), "MiB": memory >> 20}
         if model is ours:
             assert memory < 2**31
+            benchmark.extra_info["MiB of a tenth of the rows"] = tenth >> 20
             # But for the labels themselves, the rows add nothing.
             assert memory < tenth + 2**26 + 2 * n * codes.itemsize
     print(benchmark.extra_info)

@@ -1,0 +1,75 @@
+"""The command: ``python -m flowalign.benchmark --out report``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from flowalign.benchmark.feature_sets import EMOJI, encode_split
+from flowalign.benchmark.report import write_report
+from flowalign.benchmark.runner import METHODS, run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark and write its report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flowalign.benchmark",
+        description="Compare flowalign with its peers on frozen features, by default on the emoji "
+        "set that comes with the package. An interrupted run goes on where it stopped.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of rows and report")
+    parser.add_argument(
+        "--features", type=Path, help="folder of .npz feature sets (or one such file)"
+    )
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seeds", type=int, default=3, help="number of draws")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD",
+                        help=f"some of: {', '.join(METHODS)}")  # fmt: skip
+    parser.add_argument(
+        "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
+    )
+    parser.add_argument("--jobs", type=int, default=-1, help="fits at once")
+    images = parser.add_argument_group(
+        "pictures", "instead of --features: benchmark data sets in CoOp's layout, encoded by CLIP"
+    )
+    images.add_argument("--images", type=Path, help="folder of the data sets")
+    images.add_argument("--datasets", nargs="+", default=[], help="such as DTD OxfordPets")
+    images.add_argument("--model", default="ViT-B-32", help="of open_clip")
+    images.add_argument("--pretrained", default="openai", help="weights, of open_clip, or a file")
+    images.add_argument("--cache", type=Path, help="folder of a feature cache")
+    args = parser.parse_args(arguments)
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error('the report needs matplotlib: pip install "flowalign[plot]"')
+    rows = run(
+        _paths(args, parser),
+        args.out,
+        methods={name: METHODS[name] for name in args.methods or METHODS},
+        shots=args.shots,
+        n_seeds=args.seeds,
+        oracle=args.oracle,
+        n_jobs=args.jobs,
+    )
+    failed = sum("error" in row for row in rows)
+    print(f"{len(rows)} fits, {failed} failed. {write_report(rows, args.out)}")
+
+
+def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:
+    if args.images:
+        if not args.datasets or args.features:
+            parser.error("--images goes with --datasets, and without --features")
+        from flowalign.encoders import OpenCLIPEncoder
+
+        encoder = OpenCLIPEncoder(args.model, args.pretrained, cache=args.cache, verbose=1)
+        folder = args.out / "features"
+        return [encode_split(args.images, n, encoder, folder / f"{n}.npz") for n in args.datasets]
+    if args.features is None:
+        return [EMOJI]
+    paths = sorted(args.features.glob("*.npz")) if args.features.is_dir() else [args.features]
+    if not paths or not paths[0].is_file():
+        parser.error(f"--features: no .npz file at {args.features}")
+    return paths
+
+
+if __name__ == "__main__":
+    main()

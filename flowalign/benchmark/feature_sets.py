@@ -1,0 +1,178 @@
+"""Feature sets: what an encoder made of a data set, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.datasets.splits import load_split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowalign.encoders.base import Encoder
+
+ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
+EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of training and test samples, their classes and the embeddings of the class names.
+
+    Attributes
+    ----------
+    name : str
+        The file's, without its ending.
+    X_train, X_test : ndarray of shape (n, d) and (m, d)
+        float32.
+    y_train, y_test : ndarray of shape (n,) and (m,)
+        Codes, rows of the class embeddings.
+    class_embeddings : ClassEmbeddings
+        Labels are the codes 0 to C - 1.
+    fingerprint : str
+        Of the contents of the file.
+    """
+
+    name: str
+    X_train: NDArray[Any]
+    y_train: NDArray[Any]
+    X_test: NDArray[Any]
+    y_test: NDArray[Any]
+    class_embeddings: ClassEmbeddings
+    fingerprint: str
+
+    def draw(self, n_shots: int, seed: int) -> NDArray[Any]:
+        """Rows of up to ``n_shots`` training samples of each class, class after class.
+
+        For one seed, the draw of fewer shots is part of that of more.
+        """
+        rng = np.random.default_rng(seed)
+        classes = range(len(self.class_embeddings.classes))
+        drawn = [rng.permutation(np.flatnonzero(self.y_train == c))[:n_shots] for c in classes]
+        return np.concatenate(drawn)
+
+
+@lru_cache(maxsize=2)
+def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
+    """Read a feature set.
+
+    Parameters
+    ----------
+    path : str or path
+        An .npz file with these arrays, none of them pickled: ``X_train`` (n, d) and ``X_test``
+        (m, d), features of any float type; ``y_train`` (n,) and ``y_test`` (m,), integer codes of
+        the classes, 0 to C - 1; ``class_embeddings`` (C, e), one row per code. Others are ignored.
+
+    Returns
+    -------
+    FeatureSet
+
+    Raises
+    ------
+    ValueError
+        If the file is not of that form; the message says where.
+
+    Examples
+    --------
+    >>> from flowalign.benchmark.feature_sets import EMOJI, load_feature_set
+    >>> emoji = load_feature_set(EMOJI)
+    >>> emoji.X_train.shape, emoji.class_embeddings
+    ((400, 1280), ClassEmbeddings(25 classes, 384 dimensions))
+    >>> len(emoji.draw(4, seed=0))
+    100
+    """
+    path = Path(path)
+    with path.open("rb") as stream:
+        fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in ARRAYS if name in archive}
+    except (AttributeError, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
+    missing = [name for name in ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it should have {', '.join(ARRAYS)}.")
+    X_train, X_test = (_matrix(path, arrays, name) for name in ("X_train", "X_test"))
+    embeddings = _matrix(path, arrays, "class_embeddings")
+    if X_train.shape[1] != X_test.shape[1]:
+        raise ValueError(
+            f"{path}: X_train is {X_train.shape[1]} wide and X_test {X_test.shape[1]}."
+        )
+    y_train = _codes(path, arrays, "y_train", len(X_train), len(embeddings))
+    y_test = _codes(path, arrays, "y_test", len(X_test), len(embeddings))
+    table = ClassEmbeddings(np.arange(len(embeddings)), embeddings)
+    return FeatureSet(path.stem, X_train, y_train, X_test, y_test, table, fingerprint)
+
+
+def _matrix(path: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    values = arrays[name]
+    if values.ndim != 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise ValueError(
+            f"{path}: {name} should be a matrix of finite floats, is {values.dtype} of shape "
+            f"{values.shape}."
+        )
+    return values.astype(np.float32)
+
+
+def _codes(
+    path: Path, arrays: dict[str, NDArray[Any]], name: str, n: int, n_classes: int
+) -> NDArray[Any]:
+    codes = arrays[name]
+    if codes.shape != (n,) or codes.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: {name} should have an integer code for each of {n} rows, is {codes.dtype} of "
+            f"shape {codes.shape}."
+        )
+    if n and not (codes.min() >= 0 and codes.max() < n_classes):
+        raise ValueError(
+            f"{path}: {name} runs from {codes.min()} to {codes.max()}, class_embeddings has rows 0 "
+            f"to {n_classes - 1}."
+        )
+    return codes.astype(np.int64)
+
+
+def encode_split(
+    root: str | os.PathLike[str], name: str, encoder: Encoder, path: str | os.PathLike[str]
+) -> Path:
+    """Encode a benchmark data set into a feature set; a file that is there is left alone.
+
+    Parameters
+    ----------
+    root, name
+        As for :func:`flowalign.datasets.load_split`.
+    encoder : Encoder
+        One with text.
+    path : str or path
+        The file to write.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    split = load_split(root, name)
+    encoder = encoder.fit()
+    table = encoder.class_embeddings(split.class_names, templates=split.template)
+    arrays = {
+        "X_train": encoder.transform(split.X_train),
+        "y_train": np.searchsorted(table.classes, split.y_train),
+        "X_test": encoder.transform(split.X_test),
+        "y_test": np.searchsorted(table.classes, split.y_test),
+        "class_embeddings": table.vectors,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside: what has its name is complete.
+    aside = path.with_suffix(".part.npz")
+    np.savez(aside, **arrays)
+    return aside.replace(path)

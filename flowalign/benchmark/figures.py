@@ -1,0 +1,160 @@
+"""Pictures of a benchmark. They need matplotlib: ``pip install "flowalign[plot]"``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from flowalign.benchmark.summary import OURS, Summary, differences, is_oracle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them apart in print.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
+MARKERS = "osD^vP*X<>hp"
+FEWEST = 20  # samples behind a point of a calibration curve
+STYLE: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "font.size": 9,
+    "svg.fonttype": "none",
+}
+
+
+def _look(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """One colour and marker for each method in all pictures; ours stands out."""
+    return {
+        method: {
+            "label": method,
+            "color": COLORS[k % len(COLORS)],
+            "marker": MARKERS[k % len(MARKERS)],
+            "linewidth": 2.4 if method == OURS else 1.1,
+            "zorder": 3 if method == OURS else 2,
+        }
+        for k, method in enumerate(methods)
+    }
+
+
+def _honest(summaries: Sequence[Summary]) -> list[str]:
+    """Methods without oracles."""
+    return [m for m in summaries[0].methods if not is_oracle(m)]
+
+
+def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(n, columns)
+    width = max(width, 5.5 / columns)  # of a single picture too, so that a legend fits below
+    rows = -(-n // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    flat = list(axes.ravel())
+    for ax in flat[n:]:
+        ax.set_axis_off()
+    return figure, flat[:n]
+
+
+def paired_differences(summaries: Sequence[Summary]) -> Figure:
+    """How far ours is above each other method, in points, with 95 % intervals."""
+    others = [m for m in summaries[0].methods if m != OURS]
+    figure, axes = _grid(len(summaries), 3, 3.6, 0.6 + 0.27 * len(others))
+    for ax, summary in zip(axes, summaries, strict=True):
+        for k, method in enumerate(others):
+            middle, low, high = 100 * np.array(differences(summary, method))
+            color = "0.55" if is_oracle(method) else COLORS[0]
+            ax.plot([low, high], [k, k], color=color, linewidth=2)
+            ax.plot(middle, k, marker="o", color=color)
+        ax.axvline(0, color="0.2", linewidth=1)
+        ax.set(
+            title=_title(summary.n_shots),
+            xlabel=f"points of {OURS} above",
+            ylim=(len(others) - 0.5, -0.5),
+        )
+        ax.set_yticks(range(len(others)), others if ax is axes[0] else [""] * len(others))
+    return figure
+
+
+def accuracy_against_time(summaries: Sequence[Summary]) -> Figure:
+    """Mean accuracy over sets against the mean time of a fit."""
+    methods = _honest(summaries)
+    looks = _look(methods)
+    figure, axes = _grid(len(summaries), 3, 3.6, 3.2)
+    for ax, summary in zip(axes, summaries, strict=True):
+        for method in methods:
+            k = summary.methods.index(method)
+            look = looks[method] | {"linestyle": "none", "markersize": 10 if method == OURS else 6}
+            ax.plot(summary.means["fit_seconds"][k], 100 * summary.mean()[k], **look)
+        ax.set(title=_title(summary.n_shots), xlabel="seconds of a fit", xscale="log")
+    axes[0].set_ylabel("mean accuracy, %")
+    _legend(figure, axes[0])
+    return figure
+
+
+def accuracy_against_shots(summaries: Sequence[Summary]) -> Figure:
+    """Accuracy on each set against the number of shots."""
+    methods = _honest(summaries)
+    looks = _look(methods)
+    names = summaries[0].sets
+    figure, axes = _grid(len(names), 4, 2.7, 2.4)
+    shots = [summary.n_shots for summary in summaries]
+    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        for method in methods:
+            values = [s.accuracy[s.methods.index(method), j] for s in summaries]
+            ax.plot(shots, 100 * np.array(values), markersize=4, **looks[method])
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(shots, [str(k) for k in shots])
+        ax.set(title=name, xlabel="labelled samples a class")
+    axes[0].set_ylabel("accuracy, %")
+    _legend(figure, axes[0])
+    return figure
+
+
+def calibration(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy against confidence of each method, samples of all sets and draws together.
+
+    Tenths of confidence that fewer than twenty samples fall into have no point.
+    """
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_oracle(m)]
+    shots = sorted({row["n_shots"] for row in rows})
+    bins: dict[tuple[str, int, int], list[tuple[int, float, float]]] = defaultdict(list)
+    for row in rows:
+        for count, confidence, share in row.get("calibration", []):
+            # Bins of the rows are finer than the points of the picture.
+            place = min(int(confidence * 10), 9)
+            bins[row["method"], row["n_shots"], place].append((count, confidence, share))
+    figure, axes = _grid(len(methods), 4, 2.4, 2.3)
+    for ax, method in zip(axes, methods, strict=True):
+        ax.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle="--", label="calibrated")
+        for k, n_shots in enumerate(shots):
+            found = [bins[method, n_shots, place] for place in range(10)]
+            points = [
+                np.average(b, axis=0, weights=[count for count, *_ in b])[1:]
+                for b in found
+                if sum(count for count, *_ in b) >= FEWEST
+            ]
+            if points:
+                ax.plot(
+                    *np.transpose(points), marker=MARKERS[k], markersize=4, color=COLORS[k % 8],
+                    label=_title(n_shots),
+                )  # fmt: skip
+        ax.set(title=method, xlim=(0, 1), ylim=(0, 1), xlabel="confidence")
+    axes[0].set_ylabel("accuracy")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _title(n_shots: int) -> str:
+    return f"{n_shots} shot{'s' if n_shots > 1 else ''}"
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    columns = max(2, int(figure.get_figwidth() / 1.6))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)

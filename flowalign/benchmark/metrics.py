@@ -1,0 +1,49 @@
+"""How good probabilities are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_BINS = 15
+
+
+def evaluate(proba: NDArray[Any], codes: NDArray[Any]) -> dict[str, Any]:
+    """Accuracy, log-loss and calibration of probabilities (m, C) for classes ``codes`` (m,).
+
+    Returns
+    -------
+    dict
+        ``accuracy``; ``log_loss``, no probability counting as less than 1e-15; ``ece``, the
+        expected calibration error [1]_ of the predicted class over 15 bins of equal width; and
+        ``calibration``, for each bin the number of samples, their mean confidence and accuracy.
+
+    References
+    ----------
+    .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Examples
+    --------
+    >>> result = evaluate(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
+    >>> result["accuracy"], round(result["ece"], 3), result["calibration"]
+    (0.5, 0.3, [[2, 0.8, 0.5]])
+    """
+    proba = proba.astype(np.float64)
+    hits = proba.argmax(axis=1) == codes
+    confidence = proba.max(axis=1)
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    calibration = [
+        [int((bins == k).sum()), float(confidence[bins == k].mean()), float(hits[bins == k].mean())]
+        for k in np.unique(bins)
+    ]
+    right = np.maximum(proba[np.arange(len(codes)), codes], 1e-15)
+    return {
+        "accuracy": float(hits.mean()),
+        "log_loss": float(-np.log(right).mean()),
+        "ece": sum(n * abs(mean - share) for n, mean, share in calibration) / len(codes),
+        "calibration": calibration,
+    }

@@ -1,0 +1,144 @@
+"""From rows to tables: means over draws, ranks, paired differences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OURS = "flowalign"
+N_BOOTSTRAP = 10_000
+TIE = 0.005
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results of one number of shots.
+
+    Attributes
+    ----------
+    n_shots : int
+    sets, methods : list of str
+        Sets in alphabetical order, methods in that of their rows. A method with an error in any
+        draw of a set has no result there.
+    accuracy : ndarray of shape (n_methods, n_sets)
+        Mean over draws; nan where there is none.
+    spread : ndarray of shape (n_methods,)
+        Standard deviation over draws of the mean over sets, sets with a single draw left out; nan
+        if there are fewer than two draws.
+    ranks : ndarray of shape (n_methods,)
+        Average over sets of the rank among methods that are no oracles; nan for oracles and for
+        methods without a result on some set.
+    means : dict of str to ndarray of shape (n_methods,)
+        Of ``log_loss``, ``ece``, ``fit_seconds`` and ``predict_seconds`` over sets.
+    draws : dict
+        The accuracies behind it: of method and set, those of its draws in the order of seeds.
+    """
+
+    n_shots: int
+    sets: list[str]
+    methods: list[str]
+    accuracy: NDArray[Any]
+    spread: NDArray[Any]
+    ranks: NDArray[Any]
+    means: dict[str, NDArray[Any]]
+    draws: dict[tuple[str, str], NDArray[Any]]
+
+    def mean(self) -> NDArray[Any]:
+        """Mean accuracy over sets, (n_methods,); nan for methods without a result on some set."""
+        return self.accuracy.mean(axis=1)
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
+    """Summarise rows, as :func:`flowalign.benchmark.run` returns them, by number of shots."""
+    by_shots = defaultdict(list)
+    for row in rows:
+        by_shots[row["n_shots"]].append(row)
+    return [_summary(n_shots, by_shots[n_shots]) for n_shots in sorted(by_shots)]
+
+
+def _summary(n_shots: int, rows: list[dict[str, Any]]) -> Summary:
+    sets = sorted({row["set"] for row in rows})
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    cells = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        cells[row["method"], row["set"]].append(row)
+    failed = {cell for cell, found in cells.items() if any("error" in row for row in found)}
+    good = {cell: found for cell, found in cells.items() if cell not in failed}
+
+    def table(name: str) -> NDArray[Any]:
+        return np.array(
+            [
+                [np.mean([row[name] for row in good.get((m, s), [{name: np.nan}])]) for s in sets]
+                for m in methods
+            ]
+        )
+
+    accuracy = table("accuracy")
+    draws = {cell: np.array([row["accuracy"] for row in found]) for cell, found in good.items()}
+    means = {
+        name: table(name).mean(axis=1)
+        for name in ("log_loss", "ece", "fit_seconds", "predict_seconds")
+    }
+    spread = np.array([_spread([draws.get((m, s)) for s in sets]) for m in methods])
+    ranks = np.full(len(methods), np.nan)
+    ranked = [k for k, m in enumerate(methods) if not is_oracle(m)]
+    ranked = [k for k in ranked if np.isfinite(accuracy[k]).all()]
+    if ranked:
+        ranks[ranked] = rankdata(-accuracy[ranked].round(6), axis=0).mean(axis=1)
+    return Summary(n_shots, sets, methods, accuracy, spread, ranks, means, draws)
+
+
+def _spread(draws: list[NDArray[Any] | None]) -> float:
+    several = [d for d in draws if d is not None and len(d) > 1]
+    if not several:
+        return float("nan")
+    fewest = min(len(d) for d in several)
+    return float(np.std(np.mean([d[:fewest] for d in several], axis=0), ddof=1))
+
+
+def is_oracle(method: str) -> bool:
+    """Whether its settings were chosen on test."""
+    return method.endswith("*")
+
+
+def differences(
+    summary: Summary, method: str, reference: str = OURS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean accuracy of the reference above that of a method, with a 95 % interval.
+
+    Draws are paired; the interval is a bootstrap over sets and, within each, over draws. Nan where
+    either lacks a result, and for the interval of a single pair.
+    """
+    paired = []
+    for name in summary.sets:
+        ours, theirs = (summary.draws.get((m, name)) for m in (reference, method))
+        if ours is None or theirs is None or len(ours) != len(theirs):
+            return (float("nan"),) * 3
+        paired.append(ours - theirs)
+    mean = float(np.mean([d.mean() for d in paired]))
+    if sum(map(len, paired)) < 2:
+        return mean, float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    # Of each set, means of resampled draws; then means over resampled sets.
+    by_set = np.stack([rng.choice(d, (N_BOOTSTRAP, len(d))).mean(axis=1) for d in paired], axis=1)
+    chosen = rng.integers(len(paired), size=by_set.shape)
+    means = np.take_along_axis(by_set, chosen, axis=1).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return mean, float(low), float(high)
+
+
+def wins(summary: Summary, method: str, reference: str = OURS) -> tuple[int, int, int]:
+    """Count sets on which the reference is better, level (within half a point), and worse."""
+    at = summary.methods.index
+    gaps = summary.accuracy[at(reference)] - summary.accuracy[at(method)]
+    gaps = gaps[np.isfinite(gaps)]
+    better, worse = int((gaps > TIE).sum()), int((gaps < -TIE).sum())
+    return better, len(gaps) - better - worse, worse
