@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from scipy.special import softmax
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,9 +25,10 @@ from flowalign.benchmark.peers import (
     cosine_logits,
     linear_logits,
 )
+from flowalign.spaces import unit_rows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from flowalign.benchmark.peers import Scorer
 
@@ -117,6 +119,15 @@ class CLIPAdapter(Peer):
 
     def _train(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> Scorer:
         return PerSetting(partial(_adapter, X, codes, text))
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Adapted features: the mix of bottleneck and feature, of length 1. Shape (n, d)."""
+        check_is_fitted(self)
+        scores: Any = self._scores
+        features = validate_data(self, X, reset=False)
+        x = torch.from_numpy(unit_rows(features.astype(np.float32), "X"))
+        down, up, ratio, _ = scores.at(**self.settings_).args
+        return _adapted(down, up, ratio, x).numpy()
 
 
 def _adapter(X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any], *, ratio: float) -> Scorer:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -93,11 +94,12 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     path = Path(path)
     with path.open("rb") as stream:
         fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ARRAYS if name in archive}
-    except (AttributeError, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
+        stream.seek(0)
+        try:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = {name: loaded[name] for name in ARRAYS if name in loaded.files}
+        except (AttributeError, ValueError, OSError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it should have {', '.join(ARRAYS)}.")

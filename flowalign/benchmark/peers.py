@@ -243,10 +243,14 @@ class PerSetting:
 
     def __call__(self, X_new: NDArray[Any], **setting: float) -> NDArray[Any]:
         """Logits, (m, C), of features, (m, d), under a setting."""
+        return self.at(**setting)(X_new)
+
+    def at(self, **setting: float) -> Scorer:
+        """Return what was trained under a setting."""
         key = tuple(setting.values())
         if key not in self.learned:
             self.learned[key] = self.learn(**setting)
-        return self.learned[key](X_new)
+        return self.learned[key]
 
 
 def _logistic(X: NDArray[Any], codes: NDArray[Any], *, C: float) -> Scorer:
