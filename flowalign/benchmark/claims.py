@@ -274,8 +274,8 @@ def _row(claim: Claim, cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) ->
     by_shots = [[gap for (_, k), gap in gaps.items() if k == n_shots] for n_shots in SHOTS]
     values = np.array(list(gaps.values()))
     mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    shown = [f"{np.mean(found):+.1f}" if found else "" for found in by_shots]
-    return [claim.text, *shown, f"{mean:+.1f} ± {error:.1f}", verdict(mean, error)]
+    shown = [_signed(np.mean(found)) if found else "" for found in by_shots]
+    return [claim.text, *shown, f"{_signed(mean)} ± {error:.1f}", verdict(mean, error)]
 
 
 def verdict(mean: float, error: float) -> str:
@@ -285,18 +285,22 @@ def verdict(mean: float, error: float) -> str:
     return "confirmed" if mean > 0 else "contradicted"
 
 
+def _signed(points: Any) -> str:
+    return f"{round(float(points), 1) + 0.0:+.1f}"  # no -0.0
+
+
 def _difficulty(cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) -> str:
     rows = [["set", "shots", "zero-shot", "closed form gains", "network gains"]]
     points = defaultdict(list)
     for (name, n_shots), seen in cells.items():
         base = seen["zero-shot"].mean()
         gains = [seen[f"{field}, auto"].mean() - base for field in ("closed form", "network")]
-        rows.append([name, str(n_shots), f"{100 * base:.1f}", *(f"{100 * g:+.1f}" for g in gains)])
+        rows.append([name, str(n_shots), f"{100 * base:.1f}", *(_signed(100 * g) for g in gains)])
         points[n_shots].append((base, gains[0]))
     found = [
         f"{spearmanr(*np.transpose(pairs)).statistic:+.2f} at {n_shots}"
         for n_shots, pairs in points.items()
-        if len(pairs) > 2
+        if len(pairs) > 2 and np.ptp(pairs, axis=0).all()
     ]
     said = (
         "Where class names live in another space than the features, zero-shot means their mapped "

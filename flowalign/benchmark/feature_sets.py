@@ -52,14 +52,19 @@ class FeatureSet:
     fingerprint: str
 
     def draw(self, n_shots: int, seed: int) -> NDArray[Any]:
-        """Rows of up to ``n_shots`` training samples of each class, class after class.
+        """Rows of up to ``n_shots`` training samples of each class, class after class."""
+        return drawn_rows(self.y_train, n_shots, seed)
 
-        For one seed, the draw of fewer shots is part of that of more.
-        """
-        rng = np.random.default_rng(seed)
-        classes = range(len(self.class_embeddings.classes))
-        drawn = [rng.permutation(np.flatnonzero(self.y_train == c))[:n_shots] for c in classes]
-        return np.concatenate(drawn)
+
+def drawn_rows(y: NDArray[Any], n_shots: int, seed: int) -> NDArray[Any]:
+    """Draw up to ``n_shots`` samples of each class of ``y``, (n,); return their rows.
+
+    For one seed, the draw of fewer shots is part of that of more. (:func:`few_shot` insists on
+    ``n_shots`` of each class, and draws as scikit-learn's users expect, by a ``RandomState``.)
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(y == c))[:n_shots] for c in np.unique(y)]
+    return np.concatenate(drawn)
 
 
 @lru_cache(maxsize=2)

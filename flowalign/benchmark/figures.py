@@ -30,11 +30,13 @@ STYLE: dict[str, Any] = {
 
 
 def _look(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One colour and marker for each method in all pictures; ours stands out."""
+    """One colour and marker for each method in all pictures; ours shares its colour with none."""
+    others = [method for method in methods if method != OURS]
+    colors = {m: COLORS[1 + k % (len(COLORS) - 1)] for k, m in enumerate(others)}
     return {
         method: {
             "label": method,
-            "color": COLORS[k % len(COLORS)],
+            "color": colors.get(method, COLORS[0]),
             "marker": MARKERS[k % len(MARKERS)],
             "linewidth": 2.4 if method == OURS else 1.1,
             "zorder": 3 if method == OURS else 2,

@@ -63,7 +63,7 @@ def test_the_flow_is_linear_in_steps(field, benchmark):
         ode.integrate(velocity, x, ode.grid(n_steps, 0.01), last_only=True)
 
     ratio = growth(lambda: flow(5), lambda: flow(50), benchmark)
-    assert 0.8 < ratio < 1.15
+    assert ratio < 1.15  # less, where a step costs little beside a call
 
 
 @pytest.mark.parametrize(("field", "n"), [("mlp", 2000), ("gaussian", 50_000)])
@@ -76,8 +76,7 @@ def test_a_fit_is_linear_in_samples(field, n, benchmark):
     ratio = growth(
         lambda: model.fit(X[:n], codes[:n]), lambda: model.fit(X, codes), benchmark, rounds=3
     )
-    # What the closed form does once, whatever the number of samples, makes it less than linear.
-    assert (0.85 if field == "mlp" else 0.3) < ratio < 1.15
+    assert ratio < 1.15  # less, for what is done once, whatever the number of samples
 
 
 @pytest.mark.parametrize(("d", "n_classes"), [(512, 500), (512, 1000), (512, 50), (1024, 50)])
@@ -106,8 +105,8 @@ def test_a_fit_holds_the_data_three_times_at_most(field, added_memory, benchmark
     times = 1 + added_memory(lambda: model.fit(X, codes)) / X.nbytes
     benchmark.extra_info["times the data"] = round(times, 2)
     benchmark.pedantic(lambda: None, rounds=1)
-    # The data three times and the model, for the closed form. A network misses that.
-    assert times < (3.4 if field == "gaussian" else 4)
+    # The data three times and the model.
+    assert times < 3.5
 
 
 @pytest.mark.slow
