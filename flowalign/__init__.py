@@ -2,6 +2,7 @@
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.persistence import load, save
 
-__all__ = ["ClassEmbeddings", "FlowMatchingAligner"]
+__all__ = ["ClassEmbeddings", "FlowMatchingAligner", "load", "save"]
 __version__ = "0.1.0.dev0"

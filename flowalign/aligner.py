@@ -311,7 +311,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
-        self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype)
+        self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype, order="C")
         self.joint_ = coupling.joint
         self.embedding_map_ = coupling.embedding_map
         self.velocity_field_ = fitted.field

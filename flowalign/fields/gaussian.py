@@ -86,11 +86,12 @@ class GaussianField(VelocityField):
     ) -> None:
         super().__init__()
         self.config = {"noise_std": noise_std, "text_weight": text_weight, "tail": tail}
-        self.register_buffer("basis", basis)
-        self.register_buffer("variances", variances)
-        self.register_buffer("means", means)
-        self.register_buffer("targets", targets)
-        self.register_buffer("log_prior", log_prior)
+        # Of one layout, so that a field that was stored gives the same result to the last bit.
+        self.register_buffer("basis", basis.contiguous())
+        self.register_buffer("variances", variances.contiguous())
+        self.register_buffer("means", means.contiguous())
+        self.register_buffer("targets", targets.contiguous())
+        self.register_buffer("log_prior", log_prior.contiguous())
 
     basis: Tensor
     variances: Tensor

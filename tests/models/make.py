@@ -1,0 +1,24 @@
+"""Writes the models of the current format: ``python tests/models/make.py``, once for each format.
+
+Never run it again for a format that was released: the files show that old ones open.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from flowalign import FlowMatchingAligner, save
+from flowalign.persistence import FORMAT
+
+FOLDER = Path(__file__).parent
+rng = np.random.default_rng(0)
+y = np.repeat(["ant", "bee", "cat"], 4)
+E = {name: rng.standard_normal(5) for name in ("ant", "bee", "cat")}
+X = rng.standard_normal((3, 6))[np.repeat(np.arange(3), 4)] + 0.5 * rng.standard_normal((12, 6))
+for field in ("gaussian", "mlp"):
+    model = FlowMatchingAligner(
+        E, velocity_field=field, n_blocks=1, hidden_dim=8, max_iter=5, random_state=0
+    ).fit(X, y)
+    save(model, FOLDER / f"{field}_format_{FORMAT}.safetensors")
+    new = rng.standard_normal((5, 6))
+    np.savez(FOLDER / f"{field}_format_{FORMAT}.npz", X=new, proba=model.predict_proba(new))
