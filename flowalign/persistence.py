@@ -82,13 +82,15 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
 
     Examples
     --------
+    >>> import tempfile
     >>> import flowalign
     >>> from flowalign.datasets import make_cross_modal
     >>> data = make_cross_modal(random_state=0)
     >>> aligner = flowalign.FlowMatchingAligner()
     >>> aligner = aligner.fit(data.X_train, data.y_train, data.class_embeddings)
-    >>> flowalign.save(aligner, "model.safetensors")
-    >>> loaded = flowalign.load("model.safetensors")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     flowalign.save(aligner, f"{folder}/model.safetensors")
+    ...     loaded = flowalign.load(f"{folder}/model.safetensors")
     >>> bool((loaded.predict(data.X_test) == aligner.predict(data.X_test)).all())
     True
     """

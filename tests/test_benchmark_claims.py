@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from flowalign.benchmark import claims
 from flowalign.benchmark.claims import (
@@ -56,7 +57,7 @@ def test_every_claim_is_measured(seen):
     assert names <= set(seen)
     assert all(0 <= accuracy <= 1 for accuracy in seen.values())
     # The one variant that has to lose: targets that have nothing to do with the sample.
-    assert seen["network, random pairs"] < seen["network"] - 0.1
+    assert seen["network, random pairs"] < seen["network, own pairs"] - 0.1
 
 
 def cells(**gaps):
@@ -73,21 +74,56 @@ def test_the_page_says_what_the_figures_say():
     better = cells(**{"network, no noise": 0.4, "closed form, no noise": 0.6})
     text = page(better)
     section = text.split("Noise on the path helps")[1].split("\n\n\n")[0].split("Many steps")[0]
-    assert "+10.0 ± 0.0\n     - confirmed" in section
-    assert "-10.0 ± 0.0\n     - contradicted" in section
+    assert "+10.0 [+10.0, +10.0]\n     - confirmed" in section
+    assert "-10.0 [-10.0, -10.0]\n     - contradicted" in section
     assert "no such sets" in text  # none is easy
-    easy = page(cells(**{"zero-shot": 0.95}))
-    assert "+45.0 ± 0.0\n     - confirmed" in easy
+    easy = page(cells(**{"zero-shot": 0.95, "network, auto": 0.946, "closed form, auto": 0.94}))
+    section = easy.split("is no worse than zero-shot by half a point")[1].split("Features from")[0]
+    assert "-0.4 [-0.4, -0.4]\n     - confirmed" in section
+    assert "-1.0 [-1.0, -1.0]\n     - contradicted" in section
+    three = {cell: seen for cell, seen in better.items() if cell[0] != "set 0"}
+    assert "+10.0\n     - too few sets" in page(three)
+
+
+def test_sets_are_the_units_of_an_interval():
+    """Three numbers of shots on one set are no three witnesses."""
+    found = cells()
+    for (name, n_shots), seen in found.items():
+        gap = {"set 0": 0.1, "set 1": 0.02, "set 2": 0.0, "set 3": -0.01}[name]
+        seen["network, no noise"] = 0.5 - gap + 0.0 * n_shots * seen["network"]
+    section = page(found).split("Noise on the path helps")[1].split("Many steps")[0]
+    gaps = [10, 2, 0, -1]
+    half = t.ppf(0.975, 3) * np.std(gaps, ddof=1) / 2
+    assert f"+2.8 [{2.75 - half:+.1f}, {2.75 + half:+.1f}]\n     - not decided" in section
+
+
+def test_own_pairs_are_the_coupling_by_label(monkeypatch):
+    data = shipped()[-1]
+    rows = data.draw(4, 0)
+    targets = np.eye(30, 64, dtype=np.float32)
+    seen = []
+
+    def watch(field, x0, targets, labels, **settings):
+        seen.append((x0, labels, settings))
+
+    monkeypatch.setattr(claims, "train", watch)
+    claims._coupled(data, rows, targets, claims.own_pairs, 0)
+    ((x0, labels, settings),) = seen
+    assert labels.tolist() == data.y_train[rows].tolist() * 10
+    np.testing.assert_allclose(x0[:120], data.X_train[rows], rtol=1e-5)
+    assert settings["max_iter"] == 5
+    assert settings["batch_size"] == 32
 
 
 @pytest.mark.parametrize(
-    ("mean", "error", "expected"),
+    ("low", "high", "expected"),
     [
-        (1.0, 0.4, "confirmed"),
-        (1.0, 0.6, "not decided"),
-        (-1.0, 0.4, "contradicted"),
+        (0.1, 0.4, "confirmed"),
+        (-0.1, 0.6, "not decided"),
+        (-0.5, -0.4, "contradicted"),
         (0.0, 0.0, "not decided"),
+        (np.nan, np.nan, "too few sets"),
     ],
 )
-def test_verdicts(mean, error, expected):
-    assert verdict(mean, error) == expected
+def test_verdicts(low, high, expected):
+    assert verdict(low, high) == expected

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from flowalign.benchmark import write_report
 from flowalign.benchmark.__main__ import main
@@ -79,34 +80,41 @@ def test_a_failed_draw_takes_the_set_from_the_method():
 
 
 def test_paired_differences():
-    (summary,) = summarise(make())
-    mean, low, high = differences(summary, "peer <1>")
-    assert mean == pytest.approx((np.mean([0.1, 0, 0.2]) + 0) / 2)
-    assert low == pytest.approx(0, abs=1e-9)
-    assert 0.1 < high <= 0.2
+    accuracy = {
+        "flowalign": {"a": [0.9, 0.8, 0.7], "b": [0.5], "c": [0.6, 0.6], "d": [0.4]},
+        "peer": {"a": [0.8, 0.8, 0.5], "b": [0.5], "c": [0.55, 0.65], "d": [0.3]},
+    }
+    (summary,) = summarise(make(accuracy))
+    mean, low, high = differences(summary, "peer")
+    gaps = [0.1, 0.0, 0.0, 0.1]
+    half = t.ppf(0.975, 3) * np.std(gaps, ddof=1) / 2
+    assert (mean, low, high) == pytest.approx((0.05, 0.05 - half, 0.05 + half))
     assert differences(summary, "flowalign") == (0, 0, 0)
-    lost = differences(summary, "flowalign", reference="peer <1>")
-    assert lost == pytest.approx((-mean, -high, -low), abs=5e-3)
-    assert wins(summary, "peer <1>") == (1, 1, 0)
-    assert wins(summary, "weak*") == (0, 0, 2)
+    lost = differences(summary, "flowalign", reference="peer")
+    assert lost == pytest.approx((-mean, -high, -low))
+    assert wins(summary, "peer") == (2, 2, 0)
+    assert wins(summary, "flowalign", reference="peer") == (0, 2, 2)
 
 
-def test_the_interval_covers_what_it_should():
-    """Of sets whose differences scatter about a mean, nineteen of twenty intervals hold it."""
+@pytest.mark.parametrize("n_draws", [1, 3])
+def test_the_interval_covers_what_it_should(n_draws):
+    """Of eight sets whose differences scatter about a mean, 19 of 20 intervals hold it."""
     rng = np.random.default_rng(0)
     held = []
-    for _ in range(60):
-        gaps = 0.02 + 0.03 * rng.standard_normal(20)
-        sets = {f"set {k}": [0.5 + gap] for k, gap in enumerate(gaps)}
-        rows = make({"flowalign": sets, "peer": {name: [0.5] for name in sets}})
+    for _ in range(400):
+        gaps = 0.02 + 0.03 * rng.standard_normal(8)
+        noise = 0.02 * rng.standard_normal((8, n_draws))
+        sets = {f"set {k}": list(0.5 + gaps[k] + noise[k]) for k in range(8)}
+        rows = make({"flowalign": sets, "peer": {name: [0.5] * n_draws for name in sets}})
         _, low, high = differences(summarise(rows)[0], "peer")
         held.append(low <= 0.02 <= high)
-    assert 0.85 < np.mean(held) <= 1
+    assert 0.92 < np.mean(held) < 0.98
 
 
-def test_one_pair_has_no_interval():
-    (summary,) = summarise(make({"flowalign": {"a": [0.8]}, "peer": {"a": [0.5]}}))
-    mean, low, high = differences(summary, "peer")
+def test_three_sets_have_no_interval():
+    names = ["a", "b", "c"]
+    accuracy = {"flowalign": {n: [0.8] for n in names}, "peer": {n: [0.5] for n in names}}
+    mean, low, high = differences(summarise(make(accuracy))[0], "peer")
     assert mean == pytest.approx(0.3)
     assert np.isnan([low, high]).all()
 
@@ -118,6 +126,9 @@ def test_the_page_is_whole_and_stands_alone(tmp_path):
     assert not re.search(r'(src|href)="(?!#)', text)
     assert "<script" not in text
     assert text.count("<svg") == 4
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {name[1:] for name in re.findall(r"#[a-z]+-[\w.]+", text)} <= set(ids)
     ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
     for name in ("peer &lt;1&gt;", "weak*", "ValueError: &lt;none&gt;"):
         assert name in text
@@ -129,6 +140,28 @@ def test_the_page_is_whole_and_stands_alone(tmp_path):
     assert "weak on a, 4 shots, draw 0: ValueError: <none>" in markdown
     for name in re.findall(r"\((\w+\.svg)\)", markdown):
         assert (tmp_path / name).exists()
+
+
+def test_reports_of_odd_runs(tmp_path):
+    names = {"a$^$|b": [0.5]}
+    only_oracle = make({"weak*": names})
+    lost = failed(make({"flowalign": names, "weak": names}), "weak", "a$^$|b")
+    uneven = make({"flowalign": names, "weak": names}) + make({"flowalign": names}, n_shots=16)
+    for k, rows in enumerate([only_oracle, lost, uneven, lost[1:], make({"weak": names})]):
+        text = write_report(rows, tmp_path / str(k)).read_text()
+        assert "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+        markdown = (tmp_path / str(k) / "report.md").read_text()
+        tables = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in tables}) == 1
+    with pytest.raises(ValueError, match="nothing to report"):
+        write_report([], tmp_path)
+
+
+def test_a_report_depends_on_its_rows_alone(tmp_path):
+    for name in "ab":
+        write_report(make(), tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_the_command(tmp_path, capsys):
@@ -149,6 +182,9 @@ def test_the_command(tmp_path, capsys):
     [
         (["--features", "nowhere"], "no .npz file at nowhere"),
         (["--images", "pictures"], "--images goes with --datasets"),
+        (["--datasets", "DTD"], "--datasets goes with --images"),
+        (["--shots", "0"], "shots must be at least 1, got 0"),
+        (["--seeds", "0"], "n_seeds must be at least 1, got 0"),
         (["--methods", "magic"], "invalid choice: 'magic'"),
     ],
 )

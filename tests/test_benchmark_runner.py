@@ -10,12 +10,14 @@ import time
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier
 
 from flowalign import ClassEmbeddings
 from flowalign.benchmark import load_feature_set, run
+from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.feature_sets import encode_split
 from flowalign.benchmark.metrics import evaluate
-from flowalign.benchmark.peers import GDA, TipAdapter, ZeroShot
+from flowalign.benchmark.peers import GDA, NearestClassMean, TipAdapter, ZeroShot
 from flowalign.benchmark.runner import ROWS, read_rows
 from flowalign.datasets import make_cross_modal
 
@@ -23,7 +25,9 @@ METHODS = {"zero-shot": ZeroShot(), "GDA-CLIP": GDA()}
 
 
 def write(path, seed=0, **changes):
-    data = make_cross_modal(4, n_train=5, n_test=8, n_features=16, random_state=seed)
+    data = make_cross_modal(
+        4, n_train=5, n_test=8, n_features=16, difficulty=2, misalignment=1, random_state=seed
+    )
     table = data.class_embeddings
     arrays = {
         "X_train": data.X_train.astype(np.float16),
@@ -107,9 +111,75 @@ def test_what_is_there_is_not_run_again(sets, tmp_path):
     assert Counting.n_fits == 6 + 4
     assert len(more) == 8
     write(sets[0], seed=5)  # other features are other fits
-    load_feature_set.cache_clear()
     small_run(sets, tmp_path / "out", methods=methods, shots=[1, 2], n_seeds=2)
     assert Counting.n_fits == 10 + 4
+
+
+def test_files_that_change_between_runs(sets, tmp_path):
+    """Processes of an earlier run do not answer with what they have read then."""
+    small_run(sets[:1], tmp_path / "out", shots=[2], n_jobs=2)
+    write(sets[0], seed=5)
+    again = small_run(sets[:1], tmp_path / "out", shots=[2], n_jobs=2)
+    fresh = small_run(sets[:1], tmp_path / "new", shots=[2], n_jobs=1)
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in fresh]
+
+
+def test_fits_differ_by_method_and_name_of_the_set(sets, tmp_path):
+    out = tmp_path / "out"
+    first = small_run(sets[:1], out, methods={"m": ZeroShot()}, shots=[2])
+    second = small_run(sets[:1], out, methods={"m": NearestClassMean()}, shots=[2])
+    assert [r["accuracy"] for r in first] != [r["accuracy"] for r in second]
+    copy = tmp_path / "copy.npz"
+    copy.write_bytes(sets[0].read_bytes())
+    both = small_run([sets[0], copy], out, methods={"m": ZeroShot()}, shots=[2])
+    assert [row["set"] for row in both] == ["one"] * 3 + ["copy"] * 3
+
+
+class FewClasses(DummyClassifier):
+    """Knows the classes of its samples alone, as scikit-learn's classifiers do."""
+
+    def fit(self, X, y, class_embeddings):
+        return super().fit(X[y > 0], y[y > 0])
+
+
+class NotFinite(ZeroShot):
+    def predict_proba(self, X):
+        return np.full((len(X), 4), np.nan)
+
+
+def test_columns_are_those_of_the_classes(sets, tmp_path):
+    methods = {"few": FewClasses(strategy="constant", constant=3), "nan": NotFinite()}
+    few, nan = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
+    assert few["accuracy"] == 0.25
+    assert "not finite" in nan["error"]
+
+
+def test_training_is_part_of_a_fit(sets):
+    """Nothing is left to be trained when the first prediction is asked for."""
+    data = load_feature_set(sets[0])
+    rows = data.draw(1, 0)
+    model = CLIPAdapter().fit(data.X_train[rows], data.y_train[rows], data.class_embeddings)
+    assert list(model._scores.learned) == [(0.2,)]
+
+
+def test_a_damaged_line_is_run_again(sets, tmp_path):
+    rows = small_run(sets[:1], tmp_path / "out", shots=[1])
+    path = tmp_path / "out" / ROWS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\0" * 20 + b"\n" + b"".join(lines[2:]))
+    with pytest.warns(UserWarning, match="line 2 is damaged"):
+        again = small_run(sets[:1], tmp_path / "out", shots=[1])
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in rows]
+
+
+def test_two_runs_do_not_write_to_one_folder(sets, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    small_run(sets[:1], tmp_path, shots=[1])
+    with (tmp_path / ROWS).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another run is writing"):
+            small_run(sets[:1], tmp_path, shots=[1])
+    assert len(small_run(sets[:1], tmp_path, shots=[1])) == 6
 
 
 def test_other_parameters_are_other_fits(sets, tmp_path):
@@ -213,6 +283,7 @@ def test_sets_need_names_of_their_own(paths, tmp_path):
         ({"y_test": np.zeros(3, int)}, "y_test should have an integer code for each of 32 rows"),
         ({"y_train": np.repeat(["a", "b"], 10)}, "y_train should have an integer code"),
         ({"y_train": np.repeat([0, 4], 10)}, "y_train runs from 0 to 4, class_embeddings has rows"),
+        ({"X_train": np.zeros((0, 16)), "y_train": np.zeros(0, int)}, "X_train should be a matrix"),
         ({"y_train": np.repeat([None, 1], 10)}, "not an .npz file of plain arrays"),
     ],
 )
@@ -229,8 +300,12 @@ def test_what_is_no_archive_is_refused(tmp_path):
         load_feature_set(path)
 
 
-class Letters:
+class Letters(BaseEstimator):
     """An encoder that reads the last letter of a path."""
+
+    def __init__(self, model="a", cache=None):
+        self.model = model
+        self.cache = cache
 
     def fit(self):
         return self
@@ -260,7 +335,10 @@ def test_a_benchmark_data_set_is_encoded_once(tmp_path):
     path = tmp_path / "out" / "features" / "Caltech101.npz"
     for _ in range(2):
         assert encode_split(tmp_path, "Caltech101", Letters(), path) == path
+    encode_split(tmp_path, "Caltech101", Letters(cache="elsewhere"), path)
     assert Letters.calls == 2  # training and test pictures, once each
+    with pytest.raises(ValueError, match=r"made by .*'a'.*not .*'b'"):
+        encode_split(tmp_path, "Caltech101", Letters("b"), path)
     data = load_feature_set(path)
     assert data.y_train.tolist() == [1, 0]
     assert data.X_train[:, 0].tolist() == [ord("1"), ord("2")]

@@ -1,12 +1,19 @@
 """Displays show what the estimator holds."""
 
+import sys
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
 from flowalign import FlowMatchingAligner
-from flowalign.plotting import StopDisplay
+from flowalign.plotting import (
+    ModalityGapDisplay,
+    ReliabilityDisplay,
+    StopDisplay,
+    TrajectoryDisplay,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +37,86 @@ def test_the_scores_and_the_stop_are_drawn(score, fitted):
     assert labels == [fitted.stop_source_, "stop at 0.5"]
 
 
-def test_it_draws_where_it_is_told(fitted):
+def test_trajectories_are_drawn(fitted, data):
+    X, y = data.X_test[::4], data.y_test[::4]
+    display = TrajectoryDisplay.from_estimator(fitted, X, y, linewidth=3)
+    states = fitted.trajectory(X)
+    assert display.points.shape == (len(states), len(X), 2)
+    # The plane holds the class embeddings: distances there are at most those in space.
+    flat = np.linalg.norm(display.points[-1] - display.points[0], axis=1)
+    assert (flat <= np.linalg.norm(states[-1] - states[0], axis=1) + 1e-5).all()
+    assert len(display.lines_) == len(X)
+    ends = np.array([line.get_xydata()[-1] for line in display.lines_])  # class after class
+    order = np.argsort(display.codes, kind="stable")
+    np.testing.assert_allclose(ends, display.points[-1][order], atol=1e-6)
+    assert display.lines_[0].get_linewidth() == 3
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == sorted(set(y))
+    assert len(TrajectoryDisplay.from_estimator(fitted, X).lines_) == len(X)
+
+
+def test_trajectories_to_two_classes():
+    """Two class embeddings span no plane of their own."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12, 5)), np.repeat([0, 1], 6)
+    model = FlowMatchingAligner().fit(X, y, {0: np.eye(5)[0], 1: np.eye(5)[1]})
+    display = TrajectoryDisplay.from_estimator(model, X, y)
+    assert np.isfinite(display.points).all()
+    with pytest.raises(ValueError, match=r"y has labels that the classes lack: \[6 7\]"):
+        TrajectoryDisplay.from_estimator(model, X, y + 6)
+
+
+def test_reliability_is_drawn(fitted, data):
+    display = ReliabilityDisplay.from_estimator(fitted, data.X_test, data.y_test, label="ours")
+    proba = fitted.predict_proba(data.X_test)
+    assert display.count.sum() == len(data.X_test)
+    assert np.average(display.confidence, weights=display.count) == pytest.approx(
+        proba.max(axis=1).mean()
+    )
+    assert np.average(display.accuracy, weights=display.count) == pytest.approx(
+        fitted.score(data.X_test, data.y_test)
+    )
+    np.testing.assert_array_equal(display.line_.get_ydata(), display.accuracy)
+    assert display.ax_.get_legend().get_texts()[0].get_text() == "ours"
+
+
+def test_reliability_of_a_calibrated_classifier():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(3), size=30_000)
+    y = (proba.cumsum(axis=1) > rng.random((30_000, 1))).argmax(axis=1)
+    display = ReliabilityDisplay.from_predictions(y, proba, [0, 1, 2], n_bins=8)
+    np.testing.assert_allclose(display.accuracy, display.confidence, atol=0.05)
+
+
+def test_the_modality_gap_is_drawn(fitted, data):
+    display = ModalityGapDisplay.from_estimator(fitted, data.X_test, s=3)
+    before, after = display.gaps
+    assert after < before
+    assert [ax.get_title() for ax in display.axes_] == [
+        f"before: gap {before:.2f}",
+        f"after: gap {after:.2f}",
+    ]
+    for drawn, points in zip(display.features_, (display.before, display.after), strict=True):
+        np.testing.assert_array_equal(drawn.get_offsets(), points)
+
+
+def test_displays_draw_where_they_are_told(fitted, data):
     _, (left, right) = plt.subplots(ncols=2)
     display = StopDisplay.from_estimator(fitted, ax=left)
     assert display.ax_ is left
     assert display.plot(ax=right).ax_ is right
+    assert ReliabilityDisplay.from_estimator(fitted, data.X_test, data.y_test, ax=left).ax_ is left
+    assert TrajectoryDisplay.from_estimator(fitted, data.X_test[:3], ax=left).ax_ is left
+    assert ModalityGapDisplay.from_estimator(fitted, data.X_test, axes=[left, right])
     assert len(plt.get_fignums()) == 1
 
 
-def test_what_cannot_be_drawn_is_said(data, fitted):
+def test_what_cannot_be_drawn_is_said(data, fitted, monkeypatch):
     with pytest.raises(ValueError, match="score must be one of accuracy, log_loss"):
         StopDisplay.from_estimator(fitted, score="hits")
     model = FlowMatchingAligner(n_steps=5, logit_scale=100).fit(data.X_train, data.y_train)
     with pytest.raises(ValueError, match="no scores to plot.*n_steps='auto'"):
         StopDisplay.from_estimator(model)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"flowalign\[plot\]"):
+        StopDisplay.from_estimator(fitted)

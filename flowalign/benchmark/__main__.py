@@ -41,15 +41,18 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         parser.error('the report needs matplotlib: pip install "flowalign[plot]"')
-    rows = run(
-        _paths(args, parser),
-        args.out,
-        methods={name: METHODS[name] for name in args.methods or METHODS},
-        shots=args.shots,
-        n_seeds=args.seeds,
-        oracle=args.oracle,
-        n_jobs=args.jobs,
-    )
+    try:
+        rows = run(
+            _paths(args, parser),
+            args.out,
+            methods={name: METHODS[name] for name in args.methods or METHODS},
+            shots=args.shots,
+            n_seeds=args.seeds,
+            oracle=args.oracle,
+            n_jobs=args.jobs,
+        )
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     failed = sum("error" in row for row in rows)
     print(f"{len(rows)} fits, {failed} failed. {write_report(rows, args.out)}")
 
@@ -63,6 +66,8 @@ def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Pa
         encoder = OpenCLIPEncoder(args.model, args.pretrained, cache=args.cache, verbose=1)
         folder = args.out / "features"
         return [encode_split(args.images, n, encoder, folder / f"{n}.npz") for n in args.datasets]
+    if args.datasets:
+        parser.error("--datasets goes with --images")
     if args.features is None:
         return [EMOJI]
     paths = sorted(args.features.glob("*.npz")) if args.features.is_dir() else [args.features]

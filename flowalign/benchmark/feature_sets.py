@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flowalign.encoders.base import Encoder
 
 ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
+NOT_IN_FEATURES = ("batch_size", "cache", "device", "verbose")  # parameters of an encoder
 EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))
 
 
@@ -67,7 +69,6 @@ def drawn_rows(y: NDArray[Any], n_shots: int, seed: int) -> NDArray[Any]:
     return np.concatenate(drawn)
 
 
-@lru_cache(maxsize=2)
 def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     """Read a feature set.
 
@@ -96,14 +97,23 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     >>> len(emoji.draw(4, seed=0))
     100
     """
-    path = Path(path)
+    path = Path(path).absolute()
+    state = path.stat()
+    return _load(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, mtime_ns: int, size: int) -> FeatureSet:
+    """Read a file, once for each state of it."""
     with path.open("rb") as stream:
         fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         try:
             loaded = np.load(stream, allow_pickle=False)
             arrays = {name: loaded[name] for name in ARRAYS if name in loaded.files}
-        except (AttributeError, ValueError, OSError, EOFError, BadZipFile) as error:
+        except (
+            AttributeError, ValueError, OSError, EOFError, BadZipFile, zlib.error,
+        ) as error:  # fmt: skip
             raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
@@ -122,7 +132,8 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
 
 def _matrix(path: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     values = arrays[name]
-    if values.ndim != 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
+    plain = values.ndim == 2 and values.size and values.dtype.kind == "f"
+    if not plain or not np.isfinite(values).all():
         raise ValueError(
             f"{path}: {name} should be a matrix of finite floats, is {values.dtype} of shape "
             f"{values.shape}."
@@ -139,7 +150,7 @@ def _codes(
             f"{path}: {name} should have an integer code for each of {n} rows, is {codes.dtype} of "
             f"shape {codes.shape}."
         )
-    if n and not (codes.min() >= 0 and codes.max() < n_classes):
+    if not (codes.min() >= 0 and codes.max() < n_classes):
         raise ValueError(
             f"{path}: {name} runs from {codes.min()} to {codes.max()}, class_embeddings has rows 0 "
             f"to {n_classes - 1}."
@@ -150,7 +161,7 @@ def _codes(
 def encode_split(
     root: str | os.PathLike[str], name: str, encoder: Encoder, path: str | os.PathLike[str]
 ) -> Path:
-    """Encode a benchmark data set into a feature set; a file that is there is left alone.
+    """Encode a benchmark data set into a feature set; one that is there already is taken.
 
     Parameters
     ----------
@@ -164,9 +175,20 @@ def encode_split(
     Returns
     -------
     Path
+
+    Raises
+    ------
+    ValueError
+        If the file is there, made by another encoder.
     """
     path = Path(path)
+    params = encoder.get_params().items()
+    made_by = repr(sorted((k, v) for k, v in params if k not in NOT_IN_FEATURES))
     if path.exists():
+        with np.load(path, allow_pickle=False) as archive:
+            found = str(archive["encoder"]) if "encoder" in archive else "something else"
+        if found != made_by:
+            raise ValueError(f"{path} was made by {found}, not {made_by}; move it away.")
         return path
     split = load_split(root, name)
     encoder = encoder.fit()
@@ -177,6 +199,7 @@ def encode_split(
         "X_test": encoder.transform(split.X_test),
         "y_test": np.searchsorted(table.classes, split.y_test),
         "class_embeddings": table.vectors,
+        "encoder": np.array(made_by),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside: what has its name is complete.

@@ -10,14 +10,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from flowalign.benchmark.summary import OURS, Summary, differences, is_oracle
+from flowalign.plotting.style import COLORS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them apart in print.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
-MARKERS = "osD^vP*X<>hp"
 FEWEST = 20  # samples behind a point of a calibration curve
 STYLE: dict[str, Any] = {
     "axes.spines.top": False,
@@ -26,6 +25,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.3,
     "font.size": 9,
     "svg.fonttype": "none",
+    "svg.hashsalt": "flowalign",  # the same picture of the same rows
 }
 
 
@@ -45,9 +45,19 @@ def _look(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _honest(summaries: Sequence[Summary]) -> list[str]:
-    """Methods without oracles."""
-    return [m for m in summaries[0].methods if not is_oracle(m)]
+def honest(summaries: Sequence[Summary]) -> list[str]:
+    """Return all methods but oracles."""
+    return [m for m in _methods(summaries) if not is_oracle(m)]
+
+
+def _methods(summaries: Sequence[Summary]) -> list[str]:
+    return list(dict.fromkeys(m for summary in summaries for m in summary.methods))
+
+
+def _value(summary: Summary, values: NDArray[Any], method: str) -> Any:
+    """Value of a method, nan if it was not run with this number of shots."""
+    known = method in summary.methods
+    return values[summary.methods.index(method)] if known else np.nan
 
 
 def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -65,10 +75,12 @@ def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, li
 
 def paired_differences(summaries: Sequence[Summary]) -> Figure:
     """How far ours is above each other method, in points, with 95 % intervals."""
-    others = [m for m in summaries[0].methods if m != OURS]
+    others = [m for m in _methods(summaries) if m != OURS]
     figure, axes = _grid(len(summaries), 3, 3.6, 0.6 + 0.27 * len(others))
     for ax, summary in zip(axes, summaries, strict=True):
         for k, method in enumerate(others):
+            if OURS not in summary.methods or method not in summary.methods:
+                continue
             middle, low, high = 100 * np.array(differences(summary, method))
             color = "0.55" if is_oracle(method) else COLORS[0]
             ax.plot([low, high], [k, k], color=color, linewidth=2)
@@ -85,14 +97,14 @@ def paired_differences(summaries: Sequence[Summary]) -> Figure:
 
 def accuracy_against_time(summaries: Sequence[Summary]) -> Figure:
     """Mean accuracy over sets against the mean time of a fit."""
-    methods = _honest(summaries)
+    methods = honest(summaries)
     looks = _look(methods)
     figure, axes = _grid(len(summaries), 3, 3.6, 3.2)
     for ax, summary in zip(axes, summaries, strict=True):
         for method in methods:
-            k = summary.methods.index(method)
             look = looks[method] | {"linestyle": "none", "markersize": 10 if method == OURS else 6}
-            ax.plot(summary.means["fit_seconds"][k], 100 * summary.mean()[k], **look)
+            seconds = _value(summary, summary.means["fit_seconds"], method)
+            ax.plot(seconds, 100 * _value(summary, summary.mean(), method), **look)
         ax.set(title=_title(summary.n_shots), xlabel="seconds of a fit", xscale="log")
     axes[0].set_ylabel("mean accuracy, %")
     _legend(figure, axes[0])
@@ -101,18 +113,18 @@ def accuracy_against_time(summaries: Sequence[Summary]) -> Figure:
 
 def accuracy_against_shots(summaries: Sequence[Summary]) -> Figure:
     """Accuracy on each set against the number of shots."""
-    methods = _honest(summaries)
+    methods = honest(summaries)
     looks = _look(methods)
-    names = summaries[0].sets
+    names = sorted({name for summary in summaries for name in summary.sets})
     figure, axes = _grid(len(names), 4, 2.7, 2.4)
     shots = [summary.n_shots for summary in summaries]
-    for j, (ax, name) in enumerate(zip(axes, names, strict=True)):
+    for ax, name in zip(axes, names, strict=True):
         for method in methods:
-            values = [s.accuracy[s.methods.index(method), j] for s in summaries]
+            values = [np.mean(s.draws.get((method, name), [np.nan])) for s in summaries]
             ax.plot(shots, 100 * np.array(values), markersize=4, **looks[method])
         ax.set_xscale("log", base=2)
         ax.set_xticks(shots, [str(k) for k in shots])
-        ax.set(title=name, xlabel="labelled samples a class")
+        ax.set(title=name.replace("$", r"\$"), xlabel="labelled samples a class")
     axes[0].set_ylabel("accuracy, %")
     _legend(figure, axes[0])
     return figure

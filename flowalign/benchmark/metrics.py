@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowalign.plotting.reliability import reliability_bins
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,16 +32,12 @@ def evaluate(proba: NDArray[Any], codes: NDArray[Any]) -> dict[str, Any]:
     --------
     >>> result = evaluate(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1]))
     >>> result["accuracy"], round(result["ece"], 3), result["calibration"]
-    (0.5, 0.3, [[2, 0.8, 0.5]])
+    (0.5, 0.3, [(2, 0.8, 0.5)])
     """
     proba = proba.astype(np.float64)
     hits = proba.argmax(axis=1) == codes
     confidence = proba.max(axis=1)
-    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    calibration = [
-        [int((bins == k).sum()), float(confidence[bins == k].mean()), float(hits[bins == k].mean())]
-        for k in np.unique(bins)
-    ]
+    calibration = reliability_bins(confidence, hits, N_BINS)
     right = np.maximum(proba[np.arange(len(codes)), codes], 1e-15)
     return {
         "accuracy": float(hits.mean()),

@@ -8,7 +8,7 @@ methods see the same. Those that are trained by gradient descent are in
 
 A parameter of "auto" is chosen from its ``candidates``: on validation data if these are given, else
 by cross-validation on the support set, else, where some class has a single sample, it is the value
-in ``usual``. More hits are better; of equal ones the lower log-loss.
+in ``usual``, which the docstring gives. More hits are better; of equal ones the lower log-loss.
 """
 
 from __future__ import annotations
@@ -119,6 +119,8 @@ class Peer(ClassifierMixin, BaseEstimator):
                 parts = self._cross_fit(X, codes, E)
                 self.chosen_on_ = "cross-validation"
         self.settings_ = self._choose(parts)
+        if isinstance(self._scores, PerSetting):
+            self._scores.at(**self.settings_)  # trained here, not when it is first asked
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:

@@ -6,6 +6,7 @@ import html
 import io
 import os
 import platform
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -40,8 +41,8 @@ INTRODUCTION = (
     "choices included, with other fits beside it on the same machine."
 )
 CAPTIONS = {
-    "differences": f"Points by which {OURS} is above each method, mean over sets, with 95 % "
-    "intervals of a bootstrap over sets and draws. Grey: chosen on test.",
+    "differences": f"Points by which {OURS} is above each method, mean over sets, with Student's "
+    "95 % intervals over sets. Grey: chosen on test.",
     "time": "Mean accuracy over sets against the mean time of a fit.",
     "shots": "Accuracy on each set.",
     "calibration": "Accuracy against confidence, samples of all sets and draws together; above the "
@@ -66,6 +67,8 @@ def write_report(rows: Sequence[dict[str, Any]], out: str | os.PathLike[str]) ->
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    if not rows:
+        raise ValueError("rows is empty: there is nothing to report.")
     summaries = summarise(rows)
     pictures = _pictures(rows, summaries)
     for name, svg in pictures.items():
@@ -83,23 +86,26 @@ def _pictures(rows: Sequence[dict[str, Any]], summaries: Sequence[Summary]) -> d
 
     style: Any = figures.STYLE
     with plt.rc_context(style):
-        drawn = {
-            "time": figures.accuracy_against_time(summaries),
-            "shots": figures.accuracy_against_shots(summaries),
-            "calibration": figures.calibration(rows),
-        }
-        if OURS in summaries[0].methods and len(summaries[0].methods) > 1:
-            drawn = {"differences": figures.paired_differences(summaries)} | drawn
-        pictures = {name: _svg(figure) for name, figure in drawn.items()}
+        drawn = {}
+        if any(OURS in summary.methods and len(summary.methods) > 1 for summary in summaries):
+            drawn["differences"] = figures.paired_differences(summaries)
+        if figures.honest(summaries):
+            drawn |= {
+                "time": figures.accuracy_against_time(summaries),
+                "shots": figures.accuracy_against_shots(summaries),
+                "calibration": figures.calibration(rows),
+            }
+        pictures = {name: _svg(name, figure) for name, figure in drawn.items()}
     for figure in drawn.values():
         plt.close(figure)
     return pictures
 
 
-def _svg(figure: Figure) -> str:
+def _svg(name: str, figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    # Several on one page must not share the names of their parts.
+    return re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{name}-", text.getvalue())
 
 
 def _table(summary: Summary) -> tuple[list[str], list[tuple[str, list[str]]], set[tuple[int, int]]]:
@@ -115,9 +121,11 @@ def _table(summary: Summary) -> tuple[list[str], list[tuple[str, list[str]]], se
         cells.append(_number(summary.ranks[k], 1))
         if compared:
             cells.append(_difference(summary, method) if method != OURS else "")
-            cells.append(" / ".join(map(str, wins(summary, method))) if method != OURS else "")
+            won = " / ".join(map(str, wins(summary, method)))
+            cells.append(won if method != OURS and np.isfinite(summary.accuracy[k]).any() else "")
         cells += [_number(summary.means["log_loss"][k], 2), _number(summary.means["ece"][k], 3)]
-        cells.append(f"{summary.means['fit_seconds'][k]:.2g}")
+        seconds = summary.means["fit_seconds"][k]
+        cells.append(f"{seconds:.2g}" if np.isfinite(seconds) else "-")
         body.append((method, cells))
     honest = np.array([not is_oracle(m) for m in summary.methods])
     values = np.column_stack([summary.accuracy, summary.mean()])
@@ -159,7 +167,7 @@ def _facts(rows: Sequence[dict[str, Any]]) -> str:
 def _failures(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"{row['method']} on {row['set']}, {row['n_shots']} shots, draw {row['seed']}: "
-        f"{row['error']}"
+        f"{' '.join(row['error'].split())}"
         for row in rows
         if "error" in row
     ]
@@ -175,11 +183,12 @@ def _markdown(
     lines = ["# Benchmark", "", INTRODUCTION, "", _facts(rows), ""]
     for summary in summaries:
         head, body, best = _table(summary)
-        lines += [f"## {_title(summary)}", "", f"| method | {' | '.join(head)} |"]
+        names = [name.replace("|", r"\|") for name in head]
+        lines += [f"## {_title(summary)}", "", f"| method | {' | '.join(names)} |"]
         lines.append("|---|" + "---:|" * len(head))
         for k, (method, cells) in enumerate(body):
             shown = [f"**{c}**" if (k, j) in best else c for j, c in enumerate(cells)]
-            name = method.replace("*", r"\*")
+            name = method.replace("*", r"\*").replace("|", r"\|")
             lines.append(f"| {name} | {' | '.join(shown)} |")
         lines.append("")
     for name in pictures:

@@ -6,17 +6,21 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
 from tqdm import tqdm
 
 import flowalign
+from flowalign import validation
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
 from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
@@ -29,6 +33,15 @@ from flowalign.benchmark.peers import (
     TipAdapter,
     ZeroShot,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 METHODS: dict[str, BaseEstimator] = {
     "flowalign": FlowMatchingAligner(),
@@ -56,16 +69,20 @@ class Task:
     method: str
     estimator: BaseEstimator
     oracle: bool
+    fingerprint: str
 
     @property
     def key(self) -> str:
         """Says whether a row is of this very fit: same data, draw, parameters and version."""
+        kind = type(self.estimator)
         what = [
-            load_feature_set(self.path).fingerprint,
+            self.path.stem,
+            self.fingerprint,
             self.n_shots,
             self.seed,
             self.method,
-            repr(sorted(self.estimator.get_params().items())),
+            f"{kind.__module__}.{kind.__qualname__}",
+            joblib.hash(self.estimator.get_params()),
             self.oracle,
             flowalign.__version__,
         ]
@@ -114,26 +131,46 @@ def run(
         The rows: ``set``, ``n_shots``, ``seed``, ``method``, ``n_samples``, what
         :func:`~flowalign.benchmark.metrics.evaluate` returns, ``fit_seconds`` and
         ``predict_seconds``, ``choices``; or, if the fit failed, ``error``.
+
+    Notes
+    -----
+    A process that the system kills, for want of memory as a rule, ends the run with joblib's
+    ``TerminatedWorkerError``. The rows until then are kept; take fewer processes.
     """
+    validation.integer("n_seeds", n_seeds, low=1)
+    for n_shots in shots:
+        validation.integer("shots", n_shots, low=1)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(path).stem for path in paths]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"paths must name feature sets, each by another name; got {names}.")
     tasks = {task.key: task for task in _tasks(paths, methods or METHODS, shots, n_seeds, oracle)}
-    done = {row["key"]: row for row in read_rows(out) if row["key"] in tasks}
-    left = [(key, task) for key, task in tasks.items() if key not in done]
-    results = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
-        delayed(_fit)(key, task) for key, task in left
-    )
     with (out / ROWS).open("a", encoding="utf-8") as file:
+        _lock(file)
+        done = {row["key"]: row for row in read_rows(out) if row["key"] in tasks}
+        left = [(key, task) for key, task in tasks.items() if key not in done]
+        results = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
+            delayed(_fit)(key, task) for key, task in left
+        )
         for row in tqdm(
             results, total=len(tasks), initial=len(done), unit="fit", disable=not verbose
         ):
-            file.write(json.dumps(row, default=float) + "\n")
+            line = json.dumps(row, default=float)
+            file.write(line + "\n")
             file.flush()
-            done[row["key"]] = row
+            done[row["key"]] = json.loads(line)  # as it is read another time
     return [done[key] for key in tasks]
+
+
+def _lock(file: IO[str]) -> None:
+    """Let no other run write to this file; the system lifts it when the process ends."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"out: another run is writing to {file.name}.") from error
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
@@ -145,7 +182,13 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            warnings.warn(f"{path}, line {number} is damaged; its fit is run again.", stacklevel=3)
+    return rows
 
 
 def _tasks(
@@ -161,9 +204,10 @@ def _tasks(
             all_drawn = np.bincount(data.y_train).max() <= n_shots
             for seed in range(1 if all_drawn else n_seeds):
                 for name, estimator in methods.items():
-                    yield Task(path, n_shots, seed, name, estimator, oracle=False)
+                    what = (path, int(n_shots), seed)
+                    yield Task(*what, name, estimator, False, data.fingerprint)
                     if oracle and isinstance(estimator, Peer) and estimator.candidates:
-                        yield Task(path, n_shots, seed, f"{name}*", estimator, oracle=True)
+                        yield Task(*what, f"{name}*", estimator, True, data.fingerprint)
 
 
 def _fit(key: str, task: Task) -> dict[str, Any]:
@@ -171,7 +215,10 @@ def _fit(key: str, task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {"key": key, "set": task.path.stem, "n_shots": task.n_shots}
     row |= {"seed": task.seed, "method": task.method}
     try:
-        return row | _judge(task, load_feature_set(task.path))
+        data = load_feature_set(task.path)
+        if data.fingerprint != task.fingerprint:
+            raise RuntimeError(f"{task.path} was changed during the run")
+        return row | _judge(task, data)
     except Exception as error:
         return row | {"error": f"{type(error).__name__}: {error}"}
 
@@ -187,6 +234,7 @@ def _judge(task: Task, data: FeatureSet) -> dict[str, Any]:
     fitted = time.perf_counter()
     proba = model.predict_proba(data.X_test)
     predicted = time.perf_counter()
+    proba = _all_classes(proba, model.classes_, len(data.X_test), data.class_embeddings.classes)
     return {
         "n_samples": len(rows),
         **evaluate(proba, data.y_test),
@@ -194,6 +242,17 @@ def _judge(task: Task, data: FeatureSet) -> dict[str, Any]:
         "predict_seconds": predicted - fitted,
         "choices": _choices(model),
     }
+
+
+def _all_classes(
+    proba: NDArray[Any], found: NDArray[Any], n: int, classes: NDArray[Any]
+) -> NDArray[Any]:
+    """Give each class a column, (n, C), in which those that a model does not know have zeros."""
+    if proba.shape != (n, len(found)) or not np.isfinite(proba).all():
+        raise ValueError(f"predict_proba gave {proba.shape} values, or some that are not finite")
+    placed = np.zeros((n, len(classes)))
+    placed[:, np.searchsorted(classes, found)] = proba
+    return placed
 
 
 def _choices(model: BaseEstimator) -> dict[str, Any]:

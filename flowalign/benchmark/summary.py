@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OURS = "flowalign"
-N_BOOTSTRAP = 10_000
+FEWEST = 4  # sets that an interval is made from
 TIE = 0.005
 
 
@@ -109,30 +109,30 @@ def is_oracle(method: str) -> bool:
     return method.endswith("*")
 
 
-def differences(
-    summary: Summary, method: str, reference: str = OURS, seed: int = 0
-) -> tuple[float, float, float]:
+def differences(summary: Summary, method: str, reference: str = OURS) -> tuple[float, float, float]:
     """Mean accuracy of the reference above that of a method, with a 95 % interval.
 
-    Draws are paired; the interval is a bootstrap over sets and, within each, over draws. Nan where
-    either lacks a result, and for the interval of a single pair.
+    Differences are paired by draw and averaged over the draws of a set. The interval is Student's,
+    over sets: another set is what a reader wants to know about. (A bootstrap over sets and draws
+    held the mean in 90 to 94 % of simulated cases with eight sets and three draws.) Nan where
+    either lacks a result; no interval from fewer than four sets.
     """
     paired = []
     for name in summary.sets:
         ours, theirs = (summary.draws.get((m, name)) for m in (reference, method))
         if ours is None or theirs is None or len(ours) != len(theirs):
             return (float("nan"),) * 3
-        paired.append(ours - theirs)
-    mean = float(np.mean([d.mean() for d in paired]))
-    if sum(map(len, paired)) < 2:
+        paired.append(float(np.mean(ours - theirs)))
+    return interval(paired)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of independent values with Student's 95 % interval; nan for fewer than four."""
+    mean = float(np.mean(values))
+    if len(values) < FEWEST:
         return mean, float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    # Of each set, means of resampled draws; then means over resampled sets.
-    by_set = np.stack([rng.choice(d, (N_BOOTSTRAP, len(d))).mean(axis=1) for d in paired], axis=1)
-    chosen = rng.integers(len(paired), size=by_set.shape)
-    means = np.take_along_axis(by_set, chosen, axis=1).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return mean, float(low), float(high)
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
 
 
 def wins(summary: Summary, method: str, reference: str = OURS) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Displays in scikit-learn's manner. They need matplotlib: ``pip install "flowalign[plot]"``."""
+"""The scores of the steps, and the stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from flowalign.plotting.style import COLORS, axes_or_new
 from flowalign.validation import one_of
 
 if TYPE_CHECKING:
@@ -118,15 +119,8 @@ class StopDisplay:
         Parameters are those of :meth:`from_estimator`.
         """
         one_of("score", score, tuple(LABELS))
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                'StopDisplay needs matplotlib: pip install "flowalign[plot]".'
-            ) from error
-        if ax is None:
-            _, ax = plt.subplots()
-        style = {"marker": "o", "color": "C0", "label": self.source} | line_kw
+        ax = axes_or_new(ax)
+        style = {"marker": "o", "color": COLORS[0], "label": self.source} | line_kw
         (self.line_,) = ax.plot(self.scores["stop_time"], self.scores[score], **style)
         self.stop_line_ = ax.axvline(
             self.stop_time, color="0.3", linestyle="--", label=f"stop at {self.stop_time:g}"
