@@ -174,7 +174,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def as_numpy(values: Any) -> Any:
-    """Turn tensors into arrays and 16-bit floats, which BLAS lacks, into float32.
+    """Turn tensors into arrays, 16-bit floats, which BLAS lacks, into float32, bytes into our order.
 
     Anything else (lists, DataFrames, sparse matrices) is returned as it is.
     """
@@ -183,6 +183,9 @@ def as_numpy(values: Any) -> Any:
         return (values.float() if values.dtype in _HALF_TENSORS else values).numpy()
     if isinstance(values, np.ndarray) and values.dtype.name in ("float16", "bfloat16"):
         return values.astype(np.float32)
+    if isinstance(values, np.ndarray) and not values.dtype.isnative:
+        # scikit-learn would take a foreign float32 for another dtype, and widen it.
+        return values.astype(values.dtype.newbyteorder("="))
     return values
 
 
