@@ -174,7 +174,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def as_numpy(values: Any) -> Any:
-    """Turn tensors into arrays, 16-bit floats, which BLAS lacks, into float32, bytes into our order.
+    """Turn tensors into arrays, 16-bit floats, which BLAS lacks, into float32, and bytes around.
 
     Anything else (lists, DataFrames, sparse matrices) is returned as it is.
     """
