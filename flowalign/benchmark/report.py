@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 100rem; margin: 2rem auto;
        padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+table { font-size: .87rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
-tr.ours { background: #e8f1fa; } tr.oracle { color: #888; } td.best { font-weight: 700; }
+tr.ours, tr.ours td { background: #e8f1fa; } tr.oracle { color: #888; }
+td.best { font-weight: 700; }
 figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { color: #555; max-width: 60rem; }
 svg { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
 """
@@ -111,13 +114,14 @@ def _svg(name: str, figure: Figure) -> str:
 def _table(summary: Summary) -> tuple[list[str], list[tuple[str, list[str]]], set[tuple[int, int]]]:
     """Head, rows (method, cells) and the best cells, by row and column."""
     compared = OURS in summary.methods
-    head = [*summary.sets, "mean", "spread", "rank"]
+    head = ["mean", "spread", "rank"]
     head += [f"{OURS} above", "wins / ties / losses"] if compared else []
     head += ["log-loss", "ECE", "seconds"]
+    n_columns = len(head)
+    head += summary.sets
     body = []
     for k, method in enumerate(summary.methods):
-        cells = [_percent(value) for value in summary.accuracy[k]]
-        cells += [_percent(summary.mean()[k]), _percent(summary.spread[k], 2)]
+        cells = [_percent(summary.mean()[k]), _percent(summary.spread[k], 2)]
         cells.append(_number(summary.ranks[k], 1))
         if compared:
             cells.append(_difference(summary, method) if method != OURS else "")
@@ -126,13 +130,14 @@ def _table(summary: Summary) -> tuple[list[str], list[tuple[str, list[str]]], se
         cells += [_number(summary.means["log_loss"][k], 2), _number(summary.means["ece"][k], 3)]
         seconds = summary.means["fit_seconds"][k]
         cells.append(f"{seconds:.2g}" if np.isfinite(seconds) else "-")
-        body.append((method, cells))
+        body.append((method, cells + [_percent(value) for value in summary.accuracy[k]]))
     honest = np.array([not is_oracle(m) for m in summary.methods])
-    values = np.column_stack([summary.accuracy, summary.mean()])
+    values = np.column_stack([summary.mean(), summary.accuracy])
+    places = [0, *range(n_columns, len(head))]
     values = np.where(honest[:, None], values, np.nan).round(4)
     best = {
         (int(k), column)
-        for column, found in enumerate(values.T)
+        for column, found in zip(places, values.T, strict=True)
         for k in np.flatnonzero(found == np.nanmax(found, initial=-1))
     }
     return head, body, best
