@@ -408,7 +408,8 @@ def test_a_newer_format_says_so(saved):
     refused(saved, r"format is 2.*written by flowalign '9\.1'")
 
 
-def test_opening_unpickles_nothing(saved, tmp_path):
+def test_opening_unpickles_nothing():
+    saved = FIXTURES / "mlp_format_1.safetensors"
     code = (
         "import pickle, sys, flowalign\n"
         "def no(*args, **kwargs): raise AssertionError('unpickled')\n"
