@@ -120,7 +120,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
 
         Returns
         -------
-        ndarray of shape (n_steps_ + 1, n, d)
+        ndarray of shape (steps + 1, n, d)
             ``trajectory(X)[-1]`` is ``transform(X)``.
         """
         return self._trajectory(X, self.n_steps_)
