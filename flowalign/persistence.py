@@ -74,6 +74,8 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     TypeError
         For another estimator, or for labels or parameters that the format cannot hold; the message
         says which, and what to do.
+    ValueError
+        For string labels in a dtype far wider than they are.
 
     Notes
     -----

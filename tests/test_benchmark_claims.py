@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from flowalign import fitting
 from flowalign.benchmark import claims
 from flowalign.benchmark.claims import (
     CLAIMS,
@@ -105,8 +106,9 @@ def test_own_pairs_are_the_coupling_by_label(monkeypatch):
 
     def watch(field, x0, targets, labels, **settings):
         seen.append((x0, labels, settings))
+        return []
 
-    monkeypatch.setattr(claims, "train", watch)
+    monkeypatch.setattr(fitting, "train", watch)
     claims._coupled(data, rows, targets, claims.own_pairs, 0)
     ((x0, labels, settings),) = seen
     assert labels.tolist() == data.y_train[rows].tolist() * 10

@@ -27,11 +27,10 @@ from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.feature_sets import EMOJI, FeatureSet, load_feature_set
 from flowalign.benchmark.summary import interval
 from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.coupling import Coupling
 from flowalign.datasets import make_cross_modal
-from flowalign.fields import MLPField
-from flowalign.fitting import default_batch_size, default_hidden_dim
+from flowalign.fitting import NETWORK_SETTINGS, default_batch_size, fit_network
 from flowalign.spaces import cosine_similarities, unit_rows
-from flowalign.training import train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -218,23 +217,16 @@ def _coupled(
     """
     rng = np.random.default_rng(seed)
     X, codes = unit_rows(data.X_train[rows], "X"), data.y_train[rows]
-    n, width = X.shape
     pairs = np.concatenate([pair(X, targets, codes, rng) for _ in range(REPEATS)])
-    field = MLPField(width, default_hidden_dim(width), FlowMatchingAligner().n_blocks)
-    field.reset_parameters(torch.Generator().manual_seed(seed))
+    default = FlowMatchingAligner()
+    settings = {name: getattr(default, name) for name in NETWORK_SETTINGS}
+    settings["max_iter"] //= REPEATS
+    settings["batch_size"] = default_batch_size(len(X))
+    coupling = Coupling(np.tile(X, (REPEATS, 1)), pairs, None, targets, True, None)
+    field = fit_network(
+        coupling, noise=default.noise, seeds=(seed, seed), device="cpu", **settings
+    ).field
     goals = torch.from_numpy(targets)
-    train(
-        field,
-        torch.from_numpy(np.tile(X, (REPEATS, 1))),
-        goals,
-        torch.from_numpy(pairs),
-        noise=FlowMatchingAligner().noise,
-        max_iter=FlowMatchingAligner().max_iter // REPEATS,
-        batch_size=default_batch_size(n),
-        learning_rate_init=FlowMatchingAligner().learning_rate_init,
-        weight_decay=FlowMatchingAligner().weight_decay,
-        seed=seed,
-    )
     with torch.inference_mode():
         x = torch.from_numpy(unit_rows(data.X_test, "X"))
         states = ode.integrate(field.velocity, x, ode.grid(STOP, 0.1), last_only=True)

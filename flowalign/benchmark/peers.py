@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 LOGIT_SCALE = 100.0  # of zero-shot classification with CLIP
 
 
-class Peer(ClassifierMixin, BaseEstimator):
+class Peer(ClassifierMixin, BaseEstimator, ABC):
     """What the peers share: checks, the text in the feature space, the choice of settings.
 
     Attributes
@@ -58,9 +59,9 @@ class Peer(ClassifierMixin, BaseEstimator):
     usual: ClassVar[dict[str, float]] = {}
     n_folds: ClassVar[int] = 4
 
+    @abstractmethod
     def _train(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> Scorer:
         """Learn from unit features, (n, d), their classes and unit text, (C, d)."""
-        raise NotImplementedError
 
     def fit(
         self,
