@@ -90,12 +90,12 @@ def test_sets_are_the_units_of_an_interval():
     """Three numbers of shots on one set are no three witnesses."""
     found = cells()
     for (name, n_shots), seen in found.items():
-        gap = {"set 0": 0.1, "set 1": 0.02, "set 2": 0.0, "set 3": -0.01}[name]
+        gap = {"set 0": 0.1, "set 1": 0.03, "set 2": 0.0, "set 3": -0.01}[name]
         seen["network, no noise"] = 0.5 - gap + 0.0 * n_shots * seen["network"]
     section = page(found).split("Noise on the path helps")[1].split("Many steps")[0]
-    gaps = [10, 2, 0, -1]
+    gaps = [10, 3, 0, -1]
     half = t.ppf(0.975, 3) * np.std(gaps, ddof=1) / 2
-    assert f"+2.8 [{2.75 - half:+.1f}, {2.75 + half:+.1f}]\n     - not decided" in section
+    assert f"+3.0 [{3 - half:+.1f}, {3 + half:+.1f}]\n     - not decided" in section
 
 
 def test_own_pairs_are_the_coupling_by_label(monkeypatch):

@@ -282,7 +282,7 @@ def _row(claim: Claim, cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) ->
         for cell, seen in cells.items()
         if not claim.easy_only or seen["zero-shot"].mean() >= EASY
     }
-    sets = {name for name, _ in gaps}
+    sets = list(dict.fromkeys(name for name, _ in gaps))  # a set's order changes from run to run
     if not sets:
         return [claim.text, *[""] * len(SHOTS), "", "no such sets"]
     by_shots = [[gap for (_, k), gap in gaps.items() if k == n_shots] for n_shots in SHOTS]
