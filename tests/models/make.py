@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flowalign import FlowMatchingAligner, save
-from flowalign.persistence import FORMAT
+from flowalign.persistence.file_format import FORMAT
 
 FOLDER = Path(__file__).parent
 rng = np.random.default_rng(0)

@@ -1,42 +1,25 @@
-"""Fitted aligners in files that are safe to open.
-
-A model is one safetensors file: arrays, and a JSON header with everything else. Opening one runs
-no code, imports nothing by name and reads no pickle; what is in it is checked against what an
-aligner can be. ``docs/decisions/0009-persistence.md`` has the format.
-"""
+"""From header and arrays to an aligner; nothing in them is trusted."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
-from sklearn.utils.validation import check_is_fitted
 
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
-from flowalign.class_embeddings import ClassEmbeddings, as_class_embeddings
-from flowalign.fields import GaussianField, MLPField, VelocityField
+from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.fields import GaussianField, VelocityField
 from flowalign.fields.mlp import TIME_FEATURES
+from flowalign.persistence.contents import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.file_format import FORMAT, read
 from flowalign.spaces import ProcrustesMap
 from flowalign.validation import check_parameters, class_probabilities
 
-FORMAT = 1
-NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
-MAX_HEADER = 2**26  # bytes
 MAX_NUMBER = 1e18  # in the configuration of a field; its square has a place in float32
-MAX_PADDED = 2**24  # bytes of strings in an array wider than they are
-FIELDS: dict[str, type[VelocityField]] = {"gaussian": GaussianField, "mlp": MLPField}
-SCALARS = (str, int, float, bool, type(None))
-# Parameters that are not stored. A cache is read by pickle, so a model must not bring one.
-LEFT_OUT = ("memory",)
 STOP_SOURCES = (
     "validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing", None,
 )  # fmt: skip
@@ -44,97 +27,6 @@ SCORES = {
     "n_steps": np.int64, "stop_time": np.float64, "accuracy": np.float64, "n_better": np.int64,
     "n_worse": np.int64, "log_loss": np.float64, "logit_scale": np.float64,
 }  # fmt: skip
-NUMBER_KINDS = "biuf"
-
-SKOPS_TRUSTED = [
-    "flowalign.aligner.FlowMatchingAligner",
-    "flowalign.class_embeddings.ClassEmbeddings",
-    "flowalign.fields.gaussian.GaussianField",
-    "flowalign.fields.mlp.MLPField",
-    "flowalign.spaces.ProcrustesMap",
-]
-"""What an aligner is made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``."""
-
-
-def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
-    """Write a fitted aligner to a file.
-
-    Parameters
-    ----------
-    aligner : FlowMatchingAligner
-        Fitted. Labels are numbers or strings.
-    path : str or path
-        The file, by exactly this name; ".safetensors" is customary. One that is there is replaced
-        when the new one is complete.
-
-    Raises
-    ------
-    NotFittedError
-        If the aligner is not fitted.
-    TypeError
-        For another estimator, or for labels or parameters that the format cannot hold; the message
-        says which, and what to do.
-    ValueError
-        For string labels in a dtype far wider than they are.
-
-    Notes
-    -----
-    The parameter ``memory`` is not stored. Class embeddings and class priors among the parameters
-    are stored by their values, as a `ClassEmbeddings` and an array.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import flowalign
-    >>> from flowalign.datasets import make_cross_modal
-    >>> data = make_cross_modal(random_state=0)
-    >>> aligner = flowalign.FlowMatchingAligner()
-    >>> aligner = aligner.fit(data.X_train, data.y_train, data.class_embeddings)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     flowalign.save(aligner, f"{folder}/model.safetensors")
-    ...     loaded = flowalign.load(f"{folder}/model.safetensors")
-    >>> bool((loaded.predict(data.X_test) == aligner.predict(data.X_test)).all())
-    True
-    """
-    if type(aligner) is not FlowMatchingAligner:
-        raise TypeError(
-            f"aligner must be a FlowMatchingAligner, got {type(aligner).__name__}. Of a pipeline, "
-            "save the aligner and make the other steps again, or use skops.io for the whole."
-        )
-    check_is_fitted(aligner)
-    arrays: dict[str, NDArray[Any]] = {}
-    header: dict[str, Any] = {"format": FORMAT, "version": flowalign.__version__}
-    header["params"] = _store_params(aligner, arrays)
-    header["labels"] = _store_labels("labels", aligner.classes_, arrays)
-    if aligner.class_embeddings is not None:
-        table = as_class_embeddings(aligner.class_embeddings, aligner.classes_, fit_argument=False)
-        header["table"] = _store_labels("table.labels", table.labels, arrays)
-        arrays["table.vectors"] = table.vectors
-    field = aligner.velocity_field_
-    kind = next(name for name, cls in FIELDS.items() if type(field) is cls)
-    number = int if kind == "mlp" else float
-    config = {k: None if v is None else number(v) for k, v in field.config.items()}
-    header["field"] = {"kind": kind, "config": config}
-    state = field.__getstate__()
-    arrays |= {f"field.{name}": array for name, array in state["weights"].items()}
-    arrays["class_embeddings"] = aligner.class_embeddings_
-    if aligner.embedding_map_ is not None:
-        parts = vars(aligner.embedding_map_)
-        header["map_scale"] = parts["scale"]
-        arrays |= {f"map.{k}": np.asarray(v) for k, v in parts.items() if k != "scale"}
-    arrays |= {f"scores.{k}": v for k, v in (aligner.stop_scores_ or {}).items()}
-    arrays["loss_curve"] = np.array(aligner.loss_curve_, dtype=np.float64)
-    names = getattr(aligner, "feature_names_in_", None)
-    header["fitted"] = {
-        "joint": bool(aligner.joint_),
-        "n_iter": aligner.n_iter_,
-        "stop_source": aligner.stop_source_,
-        "stop": aligner._stop,
-        "normalize": aligner._normalize,
-        "device": aligner.device_,
-        "feature_names": None if names is None else [str(name) for name in names],
-    }
-    _replace(Path(path), pack(header, arrays))
 
 
 def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
@@ -158,122 +50,13 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     OSError
         If it cannot be read.
     """
-    header, arrays = _read(Path(path))
+    header, arrays = read(Path(path))
     try:
         return _restore(header, arrays)
     except (
         ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} holds no aligner that can be restored: {error}") from error
-
-
-def pack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
-    """Return the bytes of a file."""
-    packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(header, allow_nan=False)
-    # Under one name: safetensors writes several in no fixed order.
-    return to_bytes(packed, {NAME: json.dumps([_checksum(text, packed), text])})
-
-
-def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    """SHA-256 of header and arrays. It tells damage, not forgery."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside first: a file under its name is complete."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _store_params(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    params = aligner.get_params(deep=False)
-    del params["class_embeddings"]
-    for name in LEFT_OUT:
-        del params[name]
-    if not isinstance(params["class_prior"], str):
-        # By classes_ from now on, whatever it was.
-        arrays["class_prior"] = class_probabilities(
-            params.pop("class_prior"), aligner.classes_, np.zeros(len(aligner.classes_))
-        )
-    params["device"] = str(params["device"])
-    for name, value in params.items():
-        if isinstance(value, np.generic):
-            params[name] = value = value.item()
-        if not isinstance(value, SCALARS):
-            raise TypeError(
-                f"{name}={value!r} cannot be stored; set_params({name}=...) to a number, a string "
-                "or None first."
-            )
-    return params
-
-
-def _store_labels(
-    name: str, labels: NDArray[Any], arrays: dict[str, NDArray[Any]]
-) -> dict[str, Any]:
-    """Numbers as an array, strings in the header."""
-    dtype = labels.dtype.newbyteorder("=")
-    if dtype.kind in "OU":
-        if not all(type(label) is str for label in labels.tolist()):
-            raise TypeError("Labels are objects other than strings; fit to strings or numbers.")
-        _check_strings(dtype, labels.tolist())
-        return {"dtype": dtype.str, "strings": labels.tolist()}
-    if dtype.kind not in NUMBER_KINDS or dtype.itemsize > 8:
-        raise TypeError(f"Labels of dtype {dtype} cannot be stored; fit to strings or numbers.")
-    arrays[name] = labels.astype(dtype)
-    return {"dtype": dtype.str, "strings": None}
-
-
-def _check_strings(dtype: np.dtype[Any], strings: list[str]) -> None:
-    """Refuse a dtype so much wider than its strings that a small file would fill the memory."""
-    if dtype.kind == "U" and dtype.itemsize * len(strings) > MAX_PADDED:
-        needed = 4 * max(map(len, strings))
-        if dtype.itemsize > needed:
-            raise ValueError(
-                f"labels have the dtype {dtype}, of which they need {needed // 4} characters; "
-                "fit to labels of that width."
-            )
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read the file without trust: nothing is allocated that the file does not hold."""
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-    if not 2 <= length <= min(size - 8, MAX_HEADER):
-        raise ValueError(f"{path} is not a safetensors file, or is cut off.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            ours = (file.metadata() or {}).get(NAME)
-            if ours is None:
-                raise ValueError(f"{path} is a safetensors file, but holds no aligner.")
-            checksum, text = json.loads(ours)
-            header = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} has a damaged header: {error}") from error
-    if _checksum(text, arrays) != checksum:
-        raise ValueError(f"{path} is damaged: its contents do not have the checksum they had.")
-    return header, arrays
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"the header of the file has {text}, which is no number.")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _no_number(text)
 
 
 def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
@@ -396,7 +179,7 @@ def _labels(entry: Any, name: str, unread: dict[str, NDArray[Any]]) -> NDArray[A
         raise ValueError(f"{name} are not all strings.")
     if np.dtype(dtype).kind not in "OU":
         raise ValueError(f"{name} are of dtype {dtype}.")
-    _check_strings(np.dtype(dtype), strings)
+    check_strings(np.dtype(dtype), strings)
     return np.array(strings, dtype=dtype)
 
 

@@ -1,0 +1,20 @@
+"""Fitted aligners in files that are safe to open.
+
+A model is one safetensors file: arrays, and a JSON header with everything else. Opening one runs
+no code, imports nothing by name and reads no pickle; what is in it is checked against what an
+aligner can be. ``docs/decisions/0009-persistence.md`` has the format.
+"""
+
+from flowalign.persistence.restoring import load
+from flowalign.persistence.saving import save
+
+__all__ = ["SKOPS_TRUSTED", "load", "save"]
+
+SKOPS_TRUSTED = [
+    "flowalign.aligner.FlowMatchingAligner",
+    "flowalign.class_embeddings.ClassEmbeddings",
+    "flowalign.fields.gaussian.GaussianField",
+    "flowalign.fields.mlp.MLPField",
+    "flowalign.spaces.ProcrustesMap",
+]
+"""What an aligner is made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``."""

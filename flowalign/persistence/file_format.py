@@ -1,0 +1,79 @@
+"""The file: its header and its arrays, under a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+FORMAT = 1
+NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
+MAX_HEADER = 2**26  # bytes
+
+
+def pack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of a file."""
+    packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(header, allow_nan=False)
+    # Under one name: safetensors writes several in no fixed order.
+    return to_bytes(packed, {NAME: json.dumps([_checksum(text, packed), text])})
+
+
+def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    """SHA-256 of header and arrays. It tells damage, not forgery."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write aside first: a file under its name is complete."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(data)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read the file without trust: nothing is allocated that the file does not hold."""
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+    if not 2 <= length <= min(size - 8, MAX_HEADER):
+        raise ValueError(f"{path} is not a safetensors file, or is cut off.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            ours = (file.metadata() or {}).get(NAME)
+            if ours is None:
+                raise ValueError(f"{path} is a safetensors file, but holds no aligner.")
+            checksum, text = json.loads(ours)
+            header = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has a damaged header: {error}") from error
+    if _checksum(text, arrays) != checksum:
+        raise ValueError(f"{path} is damaged: its contents do not have the checksum they had.")
+    return header, arrays
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"the header of the file has {text}, which is no number.")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)

@@ -1,0 +1,137 @@
+"""From a fitted aligner to header and arrays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+import flowalign
+from flowalign.aligner import FlowMatchingAligner
+from flowalign.class_embeddings import as_class_embeddings
+from flowalign.persistence.contents import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.file_format import FORMAT, pack, replace
+from flowalign.validation import class_probabilities
+
+
+def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
+    """Write a fitted aligner to a file.
+
+    Parameters
+    ----------
+    aligner : FlowMatchingAligner
+        Fitted. Labels are numbers or strings.
+    path : str or path
+        The file, by exactly this name; ".safetensors" is customary. One that is there is replaced
+        when the new one is complete.
+
+    Raises
+    ------
+    NotFittedError
+        If the aligner is not fitted.
+    TypeError
+        For another estimator, or for labels or parameters that the format cannot hold; the message
+        says which, and what to do.
+    ValueError
+        For string labels in a dtype far wider than they are.
+
+    Notes
+    -----
+    The parameter ``memory`` is not stored. Class embeddings and class priors among the parameters
+    are stored by their values, as a `ClassEmbeddings` and an array.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import flowalign
+    >>> from flowalign.datasets import make_cross_modal
+    >>> data = make_cross_modal(random_state=0)
+    >>> aligner = flowalign.FlowMatchingAligner()
+    >>> aligner = aligner.fit(data.X_train, data.y_train, data.class_embeddings)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     flowalign.save(aligner, f"{folder}/model.safetensors")
+    ...     loaded = flowalign.load(f"{folder}/model.safetensors")
+    >>> bool((loaded.predict(data.X_test) == aligner.predict(data.X_test)).all())
+    True
+    """
+    if type(aligner) is not FlowMatchingAligner:
+        raise TypeError(
+            f"aligner must be a FlowMatchingAligner, got {type(aligner).__name__}. Of a pipeline, "
+            "save the aligner and make the other steps again, or use skops.io for the whole."
+        )
+    check_is_fitted(aligner)
+    arrays: dict[str, NDArray[Any]] = {}
+    header: dict[str, Any] = {"format": FORMAT, "version": flowalign.__version__}
+    header["params"] = _store_params(aligner, arrays)
+    header["labels"] = _store_labels("labels", aligner.classes_, arrays)
+    if aligner.class_embeddings is not None:
+        table = as_class_embeddings(aligner.class_embeddings, aligner.classes_, fit_argument=False)
+        header["table"] = _store_labels("table.labels", table.labels, arrays)
+        arrays["table.vectors"] = table.vectors
+    field = aligner.velocity_field_
+    kind = next(name for name, cls in FIELDS.items() if type(field) is cls)
+    number = int if kind == "mlp" else float
+    config = {k: None if v is None else number(v) for k, v in field.config.items()}
+    header["field"] = {"kind": kind, "config": config}
+    state = field.__getstate__()
+    arrays |= {f"field.{name}": array for name, array in state["weights"].items()}
+    arrays["class_embeddings"] = aligner.class_embeddings_
+    if aligner.embedding_map_ is not None:
+        parts = vars(aligner.embedding_map_)
+        header["map_scale"] = parts["scale"]
+        arrays |= {f"map.{k}": np.asarray(v) for k, v in parts.items() if k != "scale"}
+    arrays |= {f"scores.{k}": v for k, v in (aligner.stop_scores_ or {}).items()}
+    arrays["loss_curve"] = np.array(aligner.loss_curve_, dtype=np.float64)
+    names = getattr(aligner, "feature_names_in_", None)
+    header["fitted"] = {
+        "joint": bool(aligner.joint_),
+        "n_iter": aligner.n_iter_,
+        "stop_source": aligner.stop_source_,
+        "stop": aligner._stop,
+        "normalize": aligner._normalize,
+        "device": aligner.device_,
+        "feature_names": None if names is None else [str(name) for name in names],
+    }
+    replace(Path(path), pack(header, arrays))
+
+
+def _store_params(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    params = aligner.get_params(deep=False)
+    del params["class_embeddings"]
+    for name in LEFT_OUT:
+        del params[name]
+    if not isinstance(params["class_prior"], str):
+        # By classes_ from now on, whatever it was.
+        arrays["class_prior"] = class_probabilities(
+            params.pop("class_prior"), aligner.classes_, np.zeros(len(aligner.classes_))
+        )
+    params["device"] = str(params["device"])
+    for name, value in params.items():
+        if isinstance(value, np.generic):
+            params[name] = value = value.item()
+        if not isinstance(value, SCALARS):
+            raise TypeError(
+                f"{name}={value!r} cannot be stored; set_params({name}=...) to a number, a string "
+                "or None first."
+            )
+    return params
+
+
+def _store_labels(
+    name: str, labels: NDArray[Any], arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Numbers as an array, strings in the header."""
+    dtype = labels.dtype.newbyteorder("=")
+    if dtype.kind in "OU":
+        if not all(type(label) is str for label in labels.tolist()):
+            raise TypeError("Labels are objects other than strings; fit to strings or numbers.")
+        check_strings(dtype, labels.tolist())
+        return {"dtype": dtype.str, "strings": labels.tolist()}
+    if dtype.kind not in NUMBER_KINDS or dtype.itemsize > 8:
+        raise TypeError(f"Labels of dtype {dtype} cannot be stored; fit to strings or numbers.")
+    arrays[name] = labels.astype(dtype)
+    return {"dtype": dtype.str, "strings": None}
