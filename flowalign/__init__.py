@@ -2,8 +2,15 @@
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.persistence import load, save
+from flowalign.persistence import SavedAligner, load, save
 from flowalign.versions import show_versions
 
-__all__ = ["ClassEmbeddings", "FlowMatchingAligner", "load", "save", "show_versions"]
+__all__ = [
+    "ClassEmbeddings",
+    "FlowMatchingAligner",
+    "SavedAligner",
+    "load",
+    "save",
+    "show_versions",
+]
 __version__ = "0.1.0.dev0"

@@ -190,7 +190,7 @@ def test_what_cannot_be_saved(fitted, data, tmp_path, monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_the_cpu(saved, data):
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     for device in ("cuda:63", "meta", "no such thing"):
         header["fitted"]["device"] = device
         saved.write_bytes(pack(header, arrays))
@@ -319,7 +319,7 @@ HOSTILE = [
 
 def test_headers_altered_with_a_right_checksum(saved, data):
     """Each value of the header replaced by others: refused, or an aligner that predicts."""
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     n_refused = n_opened = 0
     said = set()
     for path in walk(header):
@@ -343,7 +343,7 @@ def test_headers_altered_with_a_right_checksum(saved, data):
 
 
 def test_headers_with_missing_or_unknown_keys(saved):
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     for path in walk(header):
         if path and isinstance(path[-1], str) and path[:1] != ("params",):
             altered = copy.deepcopy(header)
@@ -361,14 +361,14 @@ def test_headers_with_missing_or_unknown_keys(saved):
 
 def test_a_parameter_that_is_not_there_has_its_default(saved):
     """Files stay readable when a later minor version adds a parameter."""
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     del header["params"]["noise"]
     saved.write_bytes(pack(header, arrays))
     assert flowalign.load(saved).noise == FlowMatchingAligner().noise
 
 
 def test_arrays_altered_with_a_right_checksum(saved):
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     changes = {
         "longer": lambda a: np.concatenate([a, a[:1]]),
         "flat": lambda a: a.reshape(-1, 1) if a.ndim == 1 else a.ravel(),
@@ -394,7 +394,7 @@ def test_sizes_are_not_believed(tmp_path, data):
     model = FlowMatchingAligner(velocity_field="mlp", max_iter=1, n_steps=1, logit_scale=1)
     path = tmp_path / "model"
     flowalign.save(model.fit(data.X_train, data.y_train), path)
-    header, arrays = read(path)
+    header, arrays, _ = read(path)
     for name in ("hidden_dim", "n_blocks", "dim"):
         altered = copy.deepcopy(header)
         altered["field"]["config"][name] = 10**6
@@ -403,7 +403,7 @@ def test_sizes_are_not_believed(tmp_path, data):
 
 
 def test_a_newer_format_says_so(saved):
-    header, arrays = read(saved)
+    header, arrays, _ = read(saved)
     header |= {"format": 2, "version": "9.1"}
     saved.write_bytes(pack(header, arrays))
     refused(saved, r"format is 2.*written by flowalign '9\.1'")

@@ -6,9 +6,10 @@ aligner can be. ``docs/decisions/0009-persistence.md`` has the format.
 """
 
 from flowalign.persistence.restoring import load
+from flowalign.persistence.saved import SavedAligner
 from flowalign.persistence.saving import save
 
-__all__ = ["SKOPS_TRUSTED", "load", "save"]
+__all__ = ["SKOPS_TRUSTED", "SavedAligner", "load", "save"]
 
 SKOPS_TRUSTED = [
     "flowalign.aligner.FlowMatchingAligner",

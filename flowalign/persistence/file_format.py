@@ -7,7 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,14 @@ from safetensors.numpy import save as to_bytes
 FORMAT = 1
 NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
 MAX_HEADER = 2**26  # bytes
+
+
+class Contents(NamedTuple):
+    """What a file holds; its checksum is its identity."""
+
+    header: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    checksum: str
 
 
 def pack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
@@ -46,7 +54,7 @@ def replace(path: Path, data: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read(path: Path) -> Contents:
     """Read the file without trust: nothing is allocated that the file does not hold."""
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -67,7 +75,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise ValueError(f"{path} has a damaged header: {error}") from error
     if _checksum(text, arrays) != checksum:
         raise ValueError(f"{path} is damaged: its contents do not have the checksum they had.")
-    return header, arrays
+    return Contents(header, arrays, checksum)
 
 
 def _no_number(text: str) -> NoReturn:

@@ -15,7 +15,7 @@ from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import GaussianField, VelocityField
 from flowalign.fields.mlp import TIME_FEATURES
 from flowalign.persistence.contents import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
-from flowalign.persistence.file_format import FORMAT, read
+from flowalign.persistence.file_format import FORMAT, Contents, read
 from flowalign.spaces import ProcrustesMap
 from flowalign.validation import check_parameters, class_probabilities
 
@@ -50,9 +50,13 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     OSError
         If it cannot be read.
     """
-    header, arrays = read(Path(path))
+    return restore(path, read(Path(path)))
+
+
+def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAligner:
+    """Make the aligner that a file holds, or raise ValueError."""
     try:
-        return _restore(header, arrays)
+        return _restore(contents.header, contents.arrays)
     except (
         ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError,
     ) as error:  # fmt: skip

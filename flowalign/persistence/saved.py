@@ -1,0 +1,106 @@
+"""An aligner by the name of its file, for work that is spread over processes and machines."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from flowalign.aligner import FlowMatchingAligner
+from flowalign.persistence.file_format import read
+from flowalign.persistence.restoring import restore
+
+MODELS_KEPT = 8  # in a process
+_loading = Lock()
+
+
+class SavedAligner:
+    """A fitted aligner in a file, which each process loads once.
+
+    What travels between processes is the name of the file and its checksum, some hundred bytes;
+    so its methods can be handed to Dask's ``map_blocks``, Ray's ``map_batches``, joblib or
+    ``multiprocessing`` for any number of blocks.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that :func:`~flowalign.save` wrote. It is read at once, and again under the same
+        path, once, by each process that predicts; these may be on other machines.
+
+    Attributes
+    ----------
+    path : str
+        Absolute.
+    checksum : str
+        Of the contents. A process that finds others under this path refuses them.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or no aligner.
+    OSError
+        If it cannot be read.
+
+    See Also
+    --------
+    flowalign.load : One aligner, here.
+
+    Examples
+    --------
+    >>> import pickle, tempfile
+    >>> import flowalign
+    >>> from flowalign.datasets import make_cross_modal
+    >>> data = make_cross_modal(random_state=0)
+    >>> aligner = flowalign.FlowMatchingAligner()
+    >>> aligner = aligner.fit(data.X_train, data.y_train, data.class_embeddings)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> flowalign.save(aligner, f"{folder.name}/model.safetensors")
+    >>> saved = flowalign.SavedAligner(f"{folder.name}/model.safetensors")
+    >>> len(pickle.dumps(saved)) < 1000 < len(pickle.dumps(aligner))
+    True
+    >>> bool((saved.predict(data.X_test) == aligner.predict(data.X_test)).all())
+    True
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(path)
+        with _loading:
+            self.checksum = read(Path(self.path)).checksum
+        self.aligner  # noqa: B018  tells now, not in a worker, that it is no aligner
+
+    @property
+    def aligner(self) -> FlowMatchingAligner:
+        """The aligner of this process. It is shared: do not fit it, or set its parameters."""
+        with _loading:  # threads wait for the first one
+            return _load(self.path, self.checksum)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the labels of rows, as :meth:`FlowMatchingAligner.predict` does."""
+        return self.aligner.predict(X)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return probabilities, as :meth:`FlowMatchingAligner.predict_proba` does."""
+        return self.aligner.predict_proba(X)
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Carry rows along the field, as :meth:`FlowMatchingAligner.transform` does."""
+        return self.aligner.transform(X)
+
+    def __repr__(self) -> str:
+        return f"SavedAligner({self.path!r})"
+
+
+@lru_cache(MODELS_KEPT)
+def _load(path: str, checksum: str) -> FlowMatchingAligner:
+    contents = read(Path(path))
+    if contents.checksum != checksum:
+        raise ValueError(
+            f"{path} is not the model that was meant: it was replaced, or is another file on this "
+            "machine. Make a new SavedAligner, of a file that all machines see."
+        )
+    return restore(path, contents)
