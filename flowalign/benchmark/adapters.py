@@ -125,9 +125,8 @@ class CLIPAdapter(Peer):
         check_is_fitted(self)
         scores: Any = self._scores
         features = validate_data(self, X, reset=False)
-        x = torch.from_numpy(unit_rows(features.astype(np.float32), "X"))
         down, up, ratio, _ = scores.at(**self.settings_).args
-        return _adapted(down, up, ratio, x).numpy()
+        return _adapt(down, up, ratio, unit_rows(features.astype(np.float32), "X"))
 
 
 def _adapter(X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any], *, ratio: float) -> Scorer:
@@ -145,7 +144,7 @@ def _adapter(X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any], *, ratio:
         return LOGIT_SCALE * _adapted(down, up, ratio, x[rows]) @ targets.T
 
     train(logits, torch.optim.Adam([down, up], lr=1e-3), codes, n_epochs=100)
-    return partial(_adapter_logits, down.detach(), up.detach(), ratio, text)
+    return partial(_adapter_logits, down.detach().numpy(), up.detach().numpy(), ratio, text)
 
 
 def _adapted(down: Tensor, up: Tensor, ratio: float, x: Tensor) -> Tensor:
@@ -153,10 +152,15 @@ def _adapted(down: Tensor, up: Tensor, ratio: float, x: Tensor) -> Tensor:
     return functional.normalize(ratio * change + (1 - ratio) * x, dim=1)
 
 
+def _adapt(down: NDArray[Any], up: NDArray[Any], ratio: float, X: NDArray[Any]) -> NDArray[Any]:
+    weights = torch.from_numpy(down), torch.from_numpy(up)
+    return _adapted(*weights, ratio, torch.from_numpy(X)).numpy()
+
+
 def _adapter_logits(
-    down: Tensor, up: Tensor, ratio: float, text: NDArray[Any], X_new: NDArray[Any]
+    down: NDArray[Any], up: NDArray[Any], ratio: float, text: NDArray[Any], X_new: NDArray[Any]
 ) -> NDArray[Any]:
-    return cosine_logits(text, _adapted(down, up, ratio, torch.from_numpy(X_new)).numpy())
+    return cosine_logits(text, _adapt(down, up, ratio, X_new))
 
 
 class TaskRes(Peer):
