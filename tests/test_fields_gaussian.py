@@ -177,14 +177,19 @@ def test_small_euler_steps_agree_with_an_adaptive_solver(noise_std):
     assert 0.45 < errors[1].median() / errors[0].median() < 0.55  # of first order
 
 
-@pytest.mark.parametrize("noise_std", [0.0, 0.5])
+@pytest.fixture(scope="module", params=[0.0, 0.5])
+def whole_way(request):
+    """A model, rows of it, and where small steps carry them."""
+    model = Model(6, noise_std=request.param, reach=1.0, separation=2.0)
+    x = torch.from_numpy(model.sample(30)[1])
+    return model, x, ode.integrate(model.field(), x, ode.grid(1000, 1e-3), "midpoint")[-1]
+
+
 @pytest.mark.parametrize("solver", ode.SOLVERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_solver_reaches_the_end(solver, noise_std, dtype):
+def test_every_solver_reaches_the_end(whole_way, solver, dtype):
     """At time 1 the field is singular: stages of a step that fall there must not blow up."""
-    model = Model(6, noise_std=noise_std, reach=1.0, separation=2.0)
-    x = torch.from_numpy(model.sample(30)[1])
-    end = ode.integrate(model.field(), x, ode.grid(1000, 1e-3), "midpoint")[-1]
+    model, x, end = whole_way
     states = ode.integrate(
         model.field().to(dtype), x.to(dtype), ode.grid(10, 0.1), solver, singular_end=True
     )
