@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+import joblib
 
 from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.report import write_report
@@ -30,6 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
     )
     parser.add_argument("--jobs", type=int, default=-1, help="fits at once")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs the fits, tcp://..."
+    )
     images = parser.add_argument_group(
         "pictures", "instead of --features: benchmark data sets in CoOp's layout, encoded by CLIP"
     )
@@ -42,19 +49,32 @@ def main(arguments: list[str] | None = None) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         parser.error('the report needs matplotlib: pip install "flowalign[plot]"')
     try:
-        rows = run(
-            _paths(args, parser),
-            args.out,
-            methods={name: METHODS[name] for name in args.methods or METHODS},
-            shots=args.shots,
-            n_seeds=args.seeds,
-            oracle=args.oracle,
-            n_jobs=args.jobs,
-        )
+        with _cluster(args.scheduler, parser) if args.scheduler else nullcontext():
+            rows = run(
+                _paths(args, parser),
+                args.out,
+                methods={name: METHODS[name] for name in args.methods or METHODS},
+                shots=args.shots,
+                n_seeds=args.seeds,
+                oracle=args.oracle,
+                n_jobs=args.jobs,
+            )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     failed = sum("error" in row for row in rows)
     print(f"{len(rows)} fits, {failed} failed. {write_report(rows, args.out)}")
+
+
+@contextmanager
+def _cluster(address: str, parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Have joblib work on a Dask cluster."""
+    if importlib.util.find_spec("distributed") is None:
+        parser.error('--scheduler needs Dask: pip install "flowalign[scale]"')
+    from distributed import Client
+
+    with Client(address) as client, joblib.parallel_config(backend="dask"):
+        print(f"{len(client.scheduler_info()['workers'])} workers; {client.dashboard_link}")
+        yield
 
 
 def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:
