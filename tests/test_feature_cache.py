@@ -223,3 +223,37 @@ def test_a_killed_writer_loses_nothing_that_it_had_stored(tmp_path):
     _assert_true(found)
     _store(cache, _rows(10, start=5000))
     assert len(cache.load(SPACE, _rows(10, start=5000))) == 10
+
+
+def test_caches_are_merged(tmp_path):
+    one, two = FeatureCache(tmp_path / "one"), FeatureCache(tmp_path / "two")
+    other_space = Space("another model", {"weights": "2"})
+    _store(one, _rows(3))
+    _store(two, _rows(4, start=2))
+    _store(two, {"0": np.full(8, 7, dtype=np.float32)}, other_space)
+    with contextlib.closing(sqlite3.connect(tmp_path / "two" / FILE_NAME)) as database:
+        database.execute("UPDATE features SET vector = zeroblob(32) WHERE content = '5'")
+        database.commit()
+    assert one.merge(tmp_path / "two") == 3  # 3, 4 and that of the other space
+    assert one.merge(tmp_path / "two") == one.merge(tmp_path / "one") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = one.load(SPACE, map(str, range(7)))
+    assert found.keys() == set("01234")
+    _assert_true(found)
+    np.testing.assert_array_equal(one.load(other_space, ["0"])["0"], np.full(8, 7))
+    with contextlib.closing(sqlite3.connect(tmp_path / "one" / FILE_NAME)) as database:
+        assert database.execute("SELECT count(*) FROM contents").fetchone() == (6,)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database, but long enough to be one" * 100])
+def test_what_is_no_cache_is_not_merged(content, tmp_path):
+    cache = FeatureCache(tmp_path / "one")
+    _store(cache, _rows(2))
+    (tmp_path / "two").mkdir()
+    if content is not None:
+        (tmp_path / "two" / FILE_NAME).write_bytes(content)
+    with pytest.raises(ValueError, match=r"two.features\.sqlite cannot be merged"):
+        cache.merge(tmp_path / "two")
+    assert len(cache.load(SPACE, "01")) == 2
+    assert content is not None or not [*(tmp_path / "two").iterdir()]

@@ -16,6 +16,7 @@ import numpy as np
 
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
+from flowalign.files import written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,7 +203,6 @@ def encode_split(
         "encoder": np.array(made_by),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside: what has its name is complete.
-    aside = path.with_suffix(".part.npz")
-    np.savez(aside, **arrays)
-    return aside.replace(path)
+    with written_whole(path) as aside:
+        np.savez(aside, **arrays)
+    return path

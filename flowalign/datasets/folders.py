@@ -135,3 +135,11 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
             and not entry.name.startswith(HIDDEN)
             and entry.name.lower().endswith(endings)
         )
+
+
+def files_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """Return the paths of visible files with one of the endings, at any depth, in a fixed order."""
+    paths = files_in(folder, endings)
+    for name in visible_folders(folder):
+        paths += files_below(folder / name, endings)
+    return paths

@@ -45,6 +45,8 @@ CREATE VIEW IF NOT EXISTS contents AS
     SELECT encoder, source, content, length(vector) / 4 AS width
     FROM features JOIN spaces USING (space);
 """
+_OF_SPACES = "space, encoder, identity"
+_OF_FEATURES = "space, content, source, vector, checksum"
 
 
 @dataclass(frozen=True)
@@ -162,16 +164,58 @@ class FeatureCache:
         with self._forgiving("written"), self._connection() as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute(
-                "INSERT OR REPLACE INTO spaces (space, encoder, identity) VALUES (?, ?, ?)",
+                f"INSERT OR REPLACE INTO spaces ({_OF_SPACES}) VALUES (?, ?, ?)",
                 (key, _printable(space.encoder), space.text),
             )
             database.executemany(
-                "INSERT OR REPLACE INTO features (space, content, source, vector, checksum) "
-                "VALUES (?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO features ({_OF_FEATURES}) VALUES (?, ?, ?, ?, ?)",
                 values,
             )
             database.execute("COMMIT")
             self._keeps = True
+
+    def merge(self, folder: str | os.PathLike[str]) -> int:
+        """Take over what another cache has and this one has not.
+
+        For machines that cannot share a folder: each fills its own, then one takes them all.
+
+        Parameters
+        ----------
+        folder : str or path
+            The folder of the other cache, which stays as it is. No process may be writing to it.
+
+        Returns
+        -------
+        int
+            Rows taken over. Damaged ones are not.
+
+        Raises
+        ------
+        ValueError
+            If there is no cache that can be read, or rows cannot be written here.
+        """
+        path = Path(folder).expanduser() / FILE_NAME
+        taken = 0
+        try:
+            uri = f"{path.absolute().as_uri()}?mode=ro"  # else it would be made
+            with (
+                closing(sqlite3.connect(uri, uri=True)) as other,
+                self._connection() as database,
+            ):
+                database.execute("BEGIN IMMEDIATE")
+                spaces = other.execute(f"SELECT {_OF_SPACES} FROM spaces")
+                database.executemany(
+                    f"INSERT OR IGNORE INTO spaces ({_OF_SPACES}) VALUES (?, ?, ?)", spaces
+                )
+                insert = f"INSERT OR IGNORE INTO features ({_OF_FEATURES}) VALUES (?, ?, ?, ?, ?)"
+                for row in other.execute(f"SELECT {_OF_FEATURES} FROM features"):
+                    space, content, _, vector, checksum = row
+                    if _intact(space, content, vector, checksum):
+                        taken += database.execute(insert, row).rowcount
+                database.execute("COMMIT")
+        except (sqlite3.Error, UnicodeError) as error:
+            raise ValueError(f"{path} cannot be merged into {self._file}: {error}.") from error
+        return taken
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -44,16 +44,6 @@ def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write aside first: a file under its name is complete."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def read(path: Path) -> Contents:
     """Read the file without trust: nothing is allocated that the file does not hold."""
     with path.open("rb") as stream:

@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import as_class_embeddings
+from flowalign.files import written_whole
 from flowalign.persistence.contents import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
-from flowalign.persistence.file_format import FORMAT, pack, replace
+from flowalign.persistence.file_format import FORMAT, pack
 from flowalign.validation import class_probabilities
 
 
@@ -96,7 +97,8 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         "device": aligner.device_,
         "feature_names": None if names is None else [str(name) for name in names],
     }
-    replace(Path(path), pack(header, arrays))
+    with written_whole(Path(path)) as aside:
+        aside.write_bytes(pack(header, arrays))
 
 
 def _store_params(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
