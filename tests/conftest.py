@@ -3,6 +3,8 @@ import os
 
 # Read when scipy is imported: without it scikit-learn skips its check of array API input.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: one thread is its share
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """One solver step, and one training step, against the matrix products that they cannot do without.
 
-Run with ``pytest tests/benchmarks --benchmark-only``.
+Run with ``pytest -n 0 tests/benchmarks --benchmark-only``.
 """
 
 import numpy as np
