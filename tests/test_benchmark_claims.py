@@ -5,16 +5,9 @@ import pytest
 from scipy.stats import t
 
 from flowalign import fitting
-from flowalign.benchmark import claims
-from flowalign.benchmark.claims import (
-    CLAIMS,
-    measure,
-    page,
-    random_pairs,
-    shipped,
-    transport_pairs,
-    verdict,
-)
+from flowalign.benchmark import variants
+from flowalign.benchmark.claims import CLAIMS, page, verdict
+from flowalign.benchmark.variants import measure, random_pairs, shipped, transport_pairs
 
 
 def test_random_pairs_keep_the_number_of_each_class():
@@ -67,7 +60,7 @@ def cells(**gaps):
     return {
         (f"set {k}", n_shots): base | {name: np.array([gap, gap]) for name, gap in gaps.items()}
         for k in range(4)
-        for n_shots in claims.SHOTS
+        for n_shots in variants.SHOTS
     }
 
 
@@ -109,7 +102,7 @@ def test_own_pairs_are_the_coupling_by_label(monkeypatch):
         return []
 
     monkeypatch.setattr(fitting, "train", watch)
-    claims._coupled(data, rows, targets, claims.own_pairs, 0)
+    variants._coupled(data, rows, targets, variants.own_pairs, 0)
     ((x0, labels, settings),) = seen
     assert labels.tolist() == data.y_train[rows].tolist() * 10
     np.testing.assert_allclose(x0[:120], data.X_train[rows], rtol=1e-5)

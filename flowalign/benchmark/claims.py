@@ -8,37 +8,21 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from joblib import Parallel, delayed
-from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
-from sklearn.datasets import load_digits
-from tqdm import tqdm
 
-from flowalign import ode
-from flowalign.aligner import FlowMatchingAligner
-from flowalign.benchmark.adapters import CLIPAdapter
-from flowalign.benchmark.feature_sets import EMOJI, FeatureSet, load_feature_set
+from flowalign.benchmark.feature_sets import load_feature_set
 from flowalign.benchmark.summary import interval
-from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.coupling import Coupling
-from flowalign.datasets import make_cross_modal
-from flowalign.fitting import NETWORK_SETTINGS, default_batch_size, fit_network
-from flowalign.spaces import cosine_similarities, unit_rows
+from flowalign.benchmark.variants import SHOTS, measure_all, shipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SHOTS = (1, 4, 16)
-STOP = 5  # steps of 0.1, where stops are held fixed
 EASY = 0.9  # zero-shot accuracy
-REPEATS = 10  # pairings of each sample in a coupling that changes from visit to visit
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Claim:
     text : str
         The claim.
     better, worse : str
-        Names of accuracies that :func:`measure` returns.
+        Names of accuracies that :func:`~flowalign.benchmark.variants.measure` returns.
     easy_only : bool
         Whether it is about sets on which zero-shot classification is right nine times of ten.
     margin : float
@@ -96,163 +80,6 @@ CLAIMS = {
         Claim("adapted features over their zero-shot", "adapted, auto", "adapted, zero-shot"),
     ],
 }
-
-
-def shipped() -> list[FeatureSet]:
-    """Feature sets that need no download.
-
-    The digits are the 8 x 8 pixels of scikit-learn's. They have no text: their class embeddings
-    are ten equidistant points, mapped near the class means.
-    """
-    X, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(y))
-    X, y = X[order].astype(np.float32), y[order].astype(np.int64)
-    sets = [
-        load_feature_set(EMOJI),
-        FeatureSet(
-            "digits", X[:600], y[:600], X[600:], y[600:], ClassEmbeddings(range(10), np.eye(10)), ""
-        ),
-    ]
-    for name, difficulty, misalignment in [
-        ("easy", 1.6, 0.6),
-        ("medium", 2.5, 0.8),
-        ("hard", 4, 1.5),
-    ]:
-        data = make_cross_modal(
-            30, n_train=20, difficulty=difficulty, misalignment=misalignment, random_state=0
-        )
-        labels = data.class_embeddings.classes
-        codes = [np.searchsorted(labels, y) for y in (data.y_train, data.y_test)]
-        table = ClassEmbeddings(range(len(labels)), data.class_embeddings.vectors)
-        sets.append(
-            FeatureSet(
-                f"synthetic, {name}", data.X_train, codes[0], data.X_test, codes[1], table, ""
-            )
-        )
-    return sets
-
-
-def measure(data: FeatureSet, n_shots: int, seed: int) -> dict[str, float]:
-    """Test accuracies of all variants on one draw.
-
-    The fields have a fixed stop half way unless their name says otherwise.
-    """
-    rows = data.draw(n_shots, seed)
-    X, y = data.X_train[rows], data.y_train[rows]
-    seen: dict[str, float] = {}
-    for name, field in (("closed form", "gaussian"), ("network", "mlp")):
-        model = FlowMatchingAligner(velocity_field=field, logit_scale=100, random_state=seed)
-        model.fit(X, y, data.class_embeddings)
-        seen[f"{name}, auto"] = model.score(data.X_test, data.y_test)
-        stages = [float(np.mean(p == data.y_test)) for p in model.staged_predict(data.X_test)]
-        seen["zero-shot"], seen[name], seen[f"{name}, whole flow"] = (
-            stages[k] for k in (0, STOP, -1)
-        )
-        one = model.set_params(step_size=0.1 * STOP, n_steps=1)
-        seen[f"{name}, one step"] = one.score(data.X_test, data.y_test)
-        plain = FlowMatchingAligner(
-            velocity_field=field, noise=0, n_steps=STOP, logit_scale=100, random_state=seed
-        )
-        plain.fit(X, y, data.class_embeddings)
-        seen[f"{name}, no noise"] = plain.score(data.X_test, data.y_test)
-    targets = model.class_embeddings_
-    for name, pair in PAIRINGS.items():
-        seen[f"network, {name}"] = _coupled(data, rows, targets, pair, seed)
-    adapter = CLIPAdapter(ratio=0.2).fit(X, y, data.class_embeddings)
-    adapted = FlowMatchingAligner(random_state=seed)
-    adapted.fit(adapter.transform(X), y, data.class_embeddings)
-    X_test = adapter.transform(data.X_test)
-    seen["adapted, auto"] = adapted.score(X_test, data.y_test)
-    seen["adapted, zero-shot"] = adapted.set_params(n_steps=0).score(X_test, data.y_test)
-    return seen
-
-
-def own_pairs(
-    X: NDArray[Any], targets: NDArray[Any], codes: NDArray[Any], rng: np.random.Generator
-) -> NDArray[Any]:
-    """Give each sample the target of its class: (n,) codes."""
-    return codes
-
-
-def random_pairs(
-    X: NDArray[Any], targets: NDArray[Any], codes: NDArray[Any], rng: np.random.Generator
-) -> NDArray[Any]:
-    """Give each sample the target of another, drawn without replacement: (n,) codes."""
-    return rng.permutation(codes)
-
-
-def transport_pairs(
-    X: NDArray[Any], targets: NDArray[Any], codes: NDArray[Any], rng: np.random.Generator
-) -> NDArray[Any]:
-    """Pair batches of samples with their targets so that the squared distances are smallest."""
-    paired, size = np.empty_like(codes), default_batch_size(len(codes))
-    order = rng.permutation(len(codes))
-    for start in range(0, len(codes), size):
-        batch = order[start : start + size]
-        # All have length 1 or nearly so: the farther the inner product, the nearer.
-        row, column = linear_sum_assignment(-X[batch] @ targets[codes[batch]].T)
-        paired[batch[row]] = codes[batch][column]
-    return paired
-
-
-PAIRINGS: dict[str, Callable[..., NDArray[Any]]] = {
-    "own pairs": own_pairs,
-    "random pairs": random_pairs,
-    "transport pairs": transport_pairs,
-}
-
-
-def _coupled(
-    data: FeatureSet,
-    rows: NDArray[Any],
-    targets: NDArray[Any],
-    pair: Callable[..., NDArray[Any]],
-    seed: int,
-) -> float:
-    """Accuracy of the default network, trained on the pairs of a coupling, half way along its flow.
-
-    Pairs change from visit to visit in the paper's comparison; here each sample has ten partners,
-    in as many copies, each visited a tenth as often. That lengthens the warm-up of the learning
-    rate, so couplings are compared with each other only.
-    """
-    rng = np.random.default_rng(seed)
-    X, codes = unit_rows(data.X_train[rows], "X"), data.y_train[rows]
-    pairs = np.concatenate([pair(X, targets, codes, rng) for _ in range(REPEATS)])
-    default = FlowMatchingAligner()
-    settings = {name: getattr(default, name) for name in NETWORK_SETTINGS}
-    settings["max_iter"] //= REPEATS
-    settings["batch_size"] = default_batch_size(len(X))
-    coupling = Coupling(np.tile(X, (REPEATS, 1)), pairs, None, targets, True, None)
-    field = fit_network(
-        coupling, noise=default.noise, seeds=(seed, seed), device="cpu", **settings
-    ).field
-    goals = torch.from_numpy(targets)
-    with torch.inference_mode():
-        x = torch.from_numpy(unit_rows(data.X_test, "X"))
-        states = ode.integrate(field.velocity, x, ode.grid(STOP, 0.1), last_only=True)
-        found = cosine_similarities(states[-1], goals).argmax(dim=1)
-    return float(np.mean(found.numpy() == data.y_test))
-
-
-def measure_all(
-    sets: Sequence[FeatureSet], *, n_seeds: int = 3, n_jobs: int = -1
-) -> dict[tuple[str, int], dict[str, NDArray[Any]]]:
-    """Measure all draws: of set and shots, of each variant the accuracies of the draws."""
-    tasks = [
-        (data, n_shots, seed)
-        for data in sets
-        for n_shots in SHOTS
-        for seed in range(n_seeds if np.bincount(data.y_train).max() > n_shots else 1)
-    ]
-    results = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(measure)(*t) for t in tasks)
-    cells: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (data, n_shots, _), seen in zip(tasks, tqdm(results, total=len(tasks)), strict=True):
-        for name, accuracy in seen.items():
-            cells[data.name, n_shots][name].append(accuracy)
-    return {
-        cell: {name: np.array(values) for name, values in variants.items()}
-        for cell, variants in cells.items()
-    }
 
 
 def page(cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) -> str:
