@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is there gets its name in the end, if nothing fails."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write to, which gets its name in the end, if nothing fails.
+
+    Meanwhile it has a name, with another ending, that no thread, process or machine shares.
+    """
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        yield aside
+        with aside.open("xb") as file:
+            yield file
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

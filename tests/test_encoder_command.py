@@ -9,8 +9,9 @@ import pytest
 import torch
 from encoder_models import tone, write_clap, write_clip, write_pictures
 
+from flowalign.datasets.folders import files_below
 from flowalign.encoders import ClapEncoder, OpenCLIPEncoder, clip
-from flowalign.encoders.__main__ import main
+from flowalign.encoders.__main__ import _shard_of_torchrun, main
 
 
 @pytest.mark.parametrize("shard", ["0/8", "9/8", "1", "1/", "a/b", "1/2/3"])
@@ -21,27 +22,66 @@ def test_a_share_that_is_none(shard, tmp_path, capsys):
 
 
 def test_a_folder_without_files(tmp_path, capsys):
-    for folder, reason in ((tmp_path, "too few pictures"), (tmp_path / "no", "No such file")):
+    for folder, reason in ((tmp_path, "no pictures below"), (tmp_path / "no", "is no folder")):
         with pytest.raises(SystemExit):
             main([str(folder), "--out", str(tmp_path / "out")])
         assert reason in capsys.readouterr().err
 
 
+def test_out_is_tried_before_anything_is_encoded(tmp_path, capsys):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--out", str(tmp_path / "a.png")])
+    assert "a.png" in capsys.readouterr().err
+
+
+def test_an_empty_share_is_no_error(tmp_path, capsys):
+    (tmp_path / "a.png").touch()
+    main([str(tmp_path), "--out", str(tmp_path / "out"), "--shard", "2/3"])
+    assert "Share 2 of 3 of 1 pictures is empty" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "found"),
+    [("0", "2", (1, 2)), ("1", "2", (2, 2)), ("2", None, (1, 1)), (None, "2", (1, 1))],
+)
+def test_the_share_of_a_rank(rank, size, found, monkeypatch):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert _shard_of_torchrun() == found
+
+
+def test_a_rank_that_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "'3/2' is none of 1/n to n/n" in capsys.readouterr().err
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.png").touch()
+    (tmp_path / "deep" / "round").symlink_to(tmp_path)
+    assert files_below(tmp_path, (".png",)) == [str(tmp_path / "deep" / "a.png")]
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model and a file of its weights."""
+    """A folder with a model and its weights, which are not those of seed 0."""
     pytest.importorskip("open_clip")
     folder = tmp_path_factory.mktemp("model")
     name = write_clip(folder / "clip")
-    weights = OpenCLIPEncoder(name)._load().model.state_dict()
-    torch.save(weights, folder / "weights.pt")
-    return name, str(folder / "weights.pt")
+    weights = OpenCLIPEncoder(name, random_state=5)._load().model.state_dict()
+    torch.save(weights, folder / "clip" / "open_clip_pytorch_model.bin")
+    return name
 
 
 def start(folder, out, model, *options, **environment):
     command = [sys.executable, "-m", "flowalign.encoders", str(folder), "--out", str(out)]
-    command += ["--model", model[0], *options]
-    command += ["--pretrained", model[1]] if model[1] else []
+    command += ["--model", model, *options]
     return subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -54,6 +94,7 @@ def read(out):
     for file in out.glob("*.npz"):
         with np.load(file) as part:
             assert not rows.keys() & set(part["paths"].tolist())
+            assert "model_name" in str(part["encoder"])
             rows |= zip(part["paths"].tolist(), part["X"], strict=True)
     return rows
 
@@ -74,14 +115,16 @@ def test_shares_at_once_are_the_whole(by, model, tmp_path, monkeypatch):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert {file.name for file in out.iterdir()} == {f"features-{i}-of-2.npz" for i in (1, 2)}
+    with np.load(out / "features-1-of-2.npz") as part:
+        assert part["n_listed"] == 15
     rows = read(out)
     assert len(rows) == 15
     assert "class_0/deeper/4.png" in rows
     files = [pictures / path for path in rows]
-    expected = OpenCLIPEncoder(*model).transform(files)
+    expected = OpenCLIPEncoder(model).transform(files)
     np.testing.assert_allclose([*rows.values()], expected, atol=1e-6)
     monkeypatch.setattr(clip._CLIP, "forward", None)  # all is in the cache
-    cached = OpenCLIPEncoder(*model, cache=cache).transform(files)
+    cached = OpenCLIPEncoder(model, cache=cache).transform(files)
     np.testing.assert_array_equal(cached, [*rows.values()])
 
 
@@ -93,7 +136,7 @@ def test_what_cannot_be_read(model, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "1.png is unreadable" in errors
-    assert not out.exists()
+    assert not [*out.iterdir()]
     process = start(pictures, out, model, "--skip-unreadable")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -111,9 +154,7 @@ def test_sounds(tmp_path):
         soundfile.write(path, tone(frequency), 48_000)
     (tmp_path / "model").mkdir()
     name = write_clap(tmp_path / "model")
-    process = start(
-        tmp_path / "sounds", tmp_path / "out", (name, None), "--sounds", "--shard", "2/2"
-    )
+    process = start(tmp_path / "sounds", tmp_path / "out", name, "--sounds", "--shard", "2/2")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "1 of 1 sounds" in output

@@ -225,15 +225,19 @@ def test_a_killed_writer_loses_nothing_that_it_had_stored(tmp_path):
     assert len(cache.load(SPACE, _rows(10, start=5000))) == 10
 
 
+def _spoil(folder, content):
+    with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as database:
+        database.execute("UPDATE features SET vector = zeroblob(32) WHERE content = ?", (content,))
+        database.commit()
+
+
 def test_caches_are_merged(tmp_path):
     one, two = FeatureCache(tmp_path / "one"), FeatureCache(tmp_path / "two")
     other_space = Space("another model", {"weights": "2"})
     _store(one, _rows(3))
     _store(two, _rows(4, start=2))
     _store(two, {"0": np.full(8, 7, dtype=np.float32)}, other_space)
-    with contextlib.closing(sqlite3.connect(tmp_path / "two" / FILE_NAME)) as database:
-        database.execute("UPDATE features SET vector = zeroblob(32) WHERE content = '5'")
-        database.commit()
+    _spoil(tmp_path / "two", "5")
     assert one.merge(tmp_path / "two") == 3  # 3, 4 and that of the other space
     assert one.merge(tmp_path / "two") == one.merge(tmp_path / "one") == 0
     with warnings.catch_warnings():
@@ -246,14 +250,45 @@ def test_caches_are_merged(tmp_path):
         assert database.execute("SELECT count(*) FROM contents").fetchone() == (6,)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no database, but long enough to be one" * 100])
+def test_a_merge_mends_damaged_rows(tmp_path):
+    one, two = FeatureCache(tmp_path / "one"), FeatureCache(tmp_path / "two")
+    for cache in (one, two):
+        _store(cache, _rows(3))
+    _spoil(tmp_path / "one", "1")
+    _spoil(tmp_path / "two", "2")
+    assert one.merge(tmp_path / "two") == 1
+    found = one.load(SPACE, map(str, range(3)))
+    assert found.keys() == set("012")
+    _assert_true(found)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_the_cache_of_a_killed_writer_is_merged(tmp_path):
+    _store(FeatureCache(tmp_path / "two"), _rows(3))
+    code = f"""
+        import os, signal, sqlite3
+        database = sqlite3.connect({str(tmp_path / "two" / FILE_NAME)!r}, isolation_level=None)
+        database.execute("PRAGMA cache_size = 1")  # so that it is written before it is committed
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE features SET vector = zeroblob(100000)")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)])
+    assert (tmp_path / "two" / f"{FILE_NAME}-journal").stat().st_size
+    one = FeatureCache(tmp_path / "one")
+    assert one.merge(tmp_path / "two") == 3
+    _assert_true(one.load(SPACE, map(str, range(3))))
+
+
+@pytest.mark.parametrize("content", [b"", b"no database, but long enough to be one" * 100])
 def test_what_is_no_cache_is_not_merged(content, tmp_path):
     cache = FeatureCache(tmp_path / "one")
     _store(cache, _rows(2))
     (tmp_path / "two").mkdir()
-    if content is not None:
-        (tmp_path / "two" / FILE_NAME).write_bytes(content)
+    with pytest.raises(ValueError, match=r"folder=.*has no features\.sqlite"):
+        cache.merge(tmp_path / "two")
+    assert not [*(tmp_path / "two").iterdir()]
+    (tmp_path / "two" / FILE_NAME).write_bytes(content)
     with pytest.raises(ValueError, match=r"two.features\.sqlite cannot be merged"):
         cache.merge(tmp_path / "two")
     assert len(cache.load(SPACE, "01")) == 2
-    assert content is not None or not [*(tmp_path / "two").iterdir()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -33,9 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
     )
-    parser.add_argument("--jobs", type=int, default=-1, help="fits at once")
+    parser.add_argument("--jobs", type=int, help="fits at once, all cores by default")
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs the fits, tcp://..."
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster that runs the fits, tcp://..., and can read --features",
     )
     images = parser.add_argument_group(
         "pictures", "instead of --features: benchmark data sets in CoOp's layout, encoded by CLIP"
@@ -43,13 +46,13 @@ def main(arguments: list[str] | None = None) -> None:
     images.add_argument("--images", type=Path, help="folder of the data sets")
     images.add_argument("--datasets", nargs="+", default=[], help="such as DTD OxfordPets")
     images.add_argument("--model", default="ViT-B-32", help="of open_clip")
-    images.add_argument("--pretrained", default="openai", help="weights, of open_clip, or a file")
+    images.add_argument("--pretrained", help="weights, of open_clip (openai by default), or a file")
     images.add_argument("--cache", type=Path, help="folder of a feature cache")
     args = parser.parse_args(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         parser.error('the report needs matplotlib: pip install "flowalign[plot]"')
     try:
-        with _cluster(args.scheduler, parser) if args.scheduler else nullcontext():
+        with _cluster(args, parser) if args.scheduler else nullcontext():
             rows = run(
                 _paths(args, parser),
                 args.out,
@@ -57,23 +60,34 @@ def main(arguments: list[str] | None = None) -> None:
                 shots=args.shots,
                 n_seeds=args.seeds,
                 oracle=args.oracle,
-                n_jobs=args.jobs,
+                n_jobs=-1 if args.jobs is None else args.jobs,
             )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     failed = sum("error" in row for row in rows)
     print(f"{len(rows)} fits, {failed} failed. {write_report(rows, args.out)}")
+    if failed == len(rows):
+        sys.exit(f"All failed; the first: {rows[0]['error']}")
 
 
 @contextmanager
-def _cluster(address: str, parser: argparse.ArgumentParser) -> Iterator[None]:
+def _cluster(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[None]:
     """Have joblib work on a Dask cluster."""
+    if args.jobs is not None:
+        parser.error("--jobs goes without --scheduler: all of its workers are used")
     if importlib.util.find_spec("distributed") is None:
         parser.error('--scheduler needs Dask: pip install "flowalign[scale]"')
     from distributed import Client
 
-    with Client(address) as client, joblib.parallel_config(backend="dask"):
-        print(f"{len(client.scheduler_info()['workers'])} workers; {client.dashboard_link}")
+    try:
+        client = Client(args.scheduler)
+    except (OSError, ValueError) as error:
+        parser.error(f"--scheduler {args.scheduler}: {error}")
+    with client, joblib.parallel_config(backend="dask"):
+        threads = client.nthreads()
+        if not threads:
+            parser.error(f"--scheduler {args.scheduler}: the cluster has no workers")
+        print(f"Running on {len(threads)} workers.")
         yield
 
 
@@ -81,9 +95,11 @@ def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Pa
     if args.images:
         if not args.datasets or args.features:
             parser.error("--images goes with --datasets, and without --features")
-        from flowalign.encoders import OpenCLIPEncoder
+        from flowalign.encoders.clip import OpenCLIPEncoder, brings_weights
 
-        encoder = OpenCLIPEncoder(args.model, args.pretrained, cache=args.cache, verbose=1)
+        own = brings_weights(args.model)
+        pretrained = args.pretrained or (None if own else "openai")
+        encoder = OpenCLIPEncoder(args.model, pretrained, cache=args.cache, verbose=1)
         folder = args.out / "features"
         return [encode_split(args.images, n, encoder, folder / f"{n}.npz") for n in args.datasets]
     if args.datasets:

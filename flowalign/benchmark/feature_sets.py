@@ -16,6 +16,7 @@ import numpy as np
 
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
+from flowalign.encoders.base import described
 from flowalign.files import written_whole
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from flowalign.encoders.base import Encoder
 
 ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
-NOT_IN_FEATURES = ("batch_size", "cache", "device", "verbose")  # parameters of an encoder
 EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))
 
 
@@ -183,8 +183,7 @@ def encode_split(
         If the file is there, made by another encoder.
     """
     path = Path(path)
-    params = encoder.get_params().items()
-    made_by = repr(sorted((k, v) for k, v in params if k not in NOT_IN_FEATURES))
+    made_by = described(encoder)
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:
             found = str(archive["encoder"]) if "encoder" in archive else "something else"
@@ -203,6 +202,6 @@ def encode_split(
         "encoder": np.array(made_by),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as aside:
-        np.savez(aside, **arrays)
+    with written_whole(path) as file:
+        np.savez(file, **arrays)
     return path

@@ -135,7 +135,9 @@ def run(
     Notes
     -----
     A process that the system kills, for want of memory as a rule, ends the run with joblib's
-    ``TerminatedWorkerError``. The rows until then are kept; take fewer processes.
+    ``TerminatedWorkerError``. The rows until then are kept; take fewer processes. On a cluster,
+    ``joblib.parallel_config(backend="dask")``, workers read `paths` themselves; fits of one that
+    died are run by another.
     """
     validation.integer("n_seeds", n_seeds, low=1)
     for n_shots in shots:
@@ -199,6 +201,7 @@ def _tasks(
     oracle: bool,
 ) -> Iterable[Task]:
     for path in map(Path, paths):
+        path = path.absolute()  # other processes may be in other folders
         for n_shots in shots:
             data = load_feature_set(path)
             all_drawn = np.bincount(data.y_train).max() <= n_shots

@@ -138,8 +138,12 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
 
 
 def files_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
-    """Return the paths of visible files with one of the endings, at any depth, in a fixed order."""
+    """Return the paths of visible files with one of the endings, at any depth, in a fixed order.
+
+    Links to folders are not followed: they may lead round in circles.
+    """
     paths = files_in(folder, endings)
     for name in visible_folders(folder):
-        paths += files_below(folder / name, endings)
+        if not (folder / name).is_symlink():
+            paths += files_below(folder / name, endings)
     return paths

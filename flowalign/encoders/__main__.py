@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from flowalign.datasets.folders import AUDIO_ENDINGS, IMAGE_ENDINGS, files_below
-from flowalign.encoders.base import Encoder
+from flowalign.encoders.base import Encoder, described
 from flowalign.encoders.clap import ClapEncoder
-from flowalign.encoders.clip import OpenCLIPEncoder
+from flowalign.encoders.clip import OpenCLIPEncoder, brings_weights
 from flowalign.files import written_whole
 
 
@@ -24,10 +24,15 @@ def main(arguments: list[str] | None = None) -> None:
         "several processes, on as many machines, encode all. Under torchrun each process takes "
         "its share, and its GPU, by itself.",
     )
-    parser.add_argument("folder", type=Path, help="where the files are, at any depth")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="where the files are, at any depth; links to folders are not followed",
+    )
     parser.add_argument(
         "--out", type=Path, required=True,
-        help="folder; a share becomes features-1-of-8.npz: X (n, d) and paths (n,) below FOLDER",
+        help="folder; a share becomes features-1-of-8.npz: X (n, d), paths (n,) below the folder, "
+        "encoder (its parameters) and n_listed, the files of all shares",
     )  # fmt: skip
     parser.add_argument("--sounds", action="store_true", help="sounds, by CLAP")
     parser.add_argument(
@@ -47,19 +52,29 @@ def main(arguments: list[str] | None = None) -> None:
         "--skip-unreadable", action="store_true", help="leave out what cannot be read, and say so"
     )
     args = parser.parse_args(arguments)
-    i, n = args.shard or _shard_of_torchrun()
+    if not args.folder.is_dir():
+        parser.error(f"folder: {args.folder} is no folder")
+    kind, endings = ("sounds", AUDIO_ENDINGS) if args.sounds else ("pictures", IMAGE_ENDINGS)
     try:
-        kind, endings = ("sounds", AUDIO_ENDINGS) if args.sounds else ("pictures", IMAGE_ENDINGS)
-        files = files_below(args.folder, endings)[i - 1 :: n]
-        if not files:
-            parser.error(f"share {i} of {n} is empty: too few {kind} below {args.folder}")
-        encoded = _encoder(args).encode(files, on_error="skip" if args.skip_unreadable else "raise")
+        i, n = args.shard or _shard_of_torchrun()
+        listed = files_below(args.folder, endings)
+        if not listed:
+            parser.error(f"folder: no {kind} below {args.folder} ({', '.join(endings)})")
+        args.out.mkdir(parents=True, exist_ok=True)  # now, not when all is encoded
+        files = listed[i - 1 :: n]
+        if not files:  # no error: torchrun would end the other processes
+            print(f"Share {i} of {n} of {len(listed)} {kind} is empty.")
+            return
+        encoder = _encoder(args)
+        encoded = encoder.encode(files, on_error="skip" if args.skip_unreadable else "raise")
         kept = [Path(files[row]).relative_to(args.folder).as_posix() for row in encoded.rows]
         path = args.out / f"features-{i}-of-{n}.npz"
-        args.out.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as aside:
-            np.savez(aside, X=encoded.X, paths=np.array(kept))
-    except (OSError, ValueError, ImportError) as error:
+        with written_whole(path) as file:
+            np.savez(
+                file, X=encoded.X, paths=np.array(kept), n_listed=len(listed),
+                encoder=described(encoder),
+            )  # fmt: skip
+    except (OSError, ValueError, ImportError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
     print(f"{len(kept)} of {len(files)} {kind} in {path}")
 
@@ -72,20 +87,27 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _shard_of_torchrun() -> tuple[int, int]:
-    return int(os.environ.get("RANK", 0)) + 1, int(os.environ.get("WORLD_SIZE", 1))
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+        return 1, 1
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    return _shard(f"{int(rank) + 1}/{size}")
 
 
 def _encoder(args: argparse.Namespace) -> Encoder:
-    device = args.device or "auto"
+    given = {"pretrained": args.pretrained, "batch_size": args.batch_size, "device": args.device}
     if args.device is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         # Fewer devices than processes: each may see its own alone.
-        device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-    kind: type[ClapEncoder | OpenCLIPEncoder] = ClapEncoder if args.sounds else OpenCLIPEncoder
-    given = {"model_name": args.model, "pretrained": args.pretrained, "batch_size": args.batch_size}
-    if not args.sounds and args.pretrained is None:
-        given["pretrained"] = "openai"  # else they would be random
+        number = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+        given["device"] = f"cuda:{number}"
+    kind: type[ClapEncoder | OpenCLIPEncoder]
+    if args.sounds:
+        kind, given["model_name"] = ClapEncoder, args.model
+    else:
+        kind, given["model_name"] = OpenCLIPEncoder, args.model or "ViT-B-32"
+        if not brings_weights(given["model_name"]):
+            given["pretrained"] = args.pretrained or "openai"  # else they would be random
     given = {name: value for name, value in given.items() if value is not None}
-    return kind(**given, device=device, n_views=args.views, cache=args.cache, verbose=1)
+    return kind(**given, n_views=args.views, cache=args.cache, verbose=1)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from flowalign.validation import integer, is_frame, one_of, shorten
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+NOT_IN_FEATURES = ("batch_size", "cache", "device", "verbose")  # parameters
+
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of `OpenCLIPEncoder`, `ClapEncoder` and `CallableEncoder`."""
@@ -255,3 +257,9 @@ def _as_items(values: Any, kind: str) -> list[Any]:
     if not items:
         raise ValueError(f"There are no {kind}s to encode.")
     return items
+
+
+def described(encoder: BaseEstimator) -> str:
+    """Return the parameters that features depend on, for files to say what made them."""
+    params = encoder.get_params().items()
+    return repr(sorted((k, v) for k, v in params if k not in NOT_IN_FEATURES))

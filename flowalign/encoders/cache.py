@@ -195,27 +195,31 @@ class FeatureCache:
             If there is no cache that can be read, or rows cannot be written here.
         """
         path = Path(folder).expanduser() / FILE_NAME
-        taken = 0
+        if not path.is_file():  # it would be made
+            raise ValueError(f"folder={str(folder)!r} has no {FILE_NAME}; give that of a cache.")
+        if self._file.exists() and self._file.samefile(path):
+            return 0
+        spaces = f"INSERT OR IGNORE INTO spaces ({_OF_SPACES}) VALUES (?, ?, ?)"
+        features = (
+            f"INSERT INTO features ({_OF_FEATURES}) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (space, content) DO UPDATE SET source = excluded.source, "
+            "vector = excluded.vector, checksum = excluded.checksum "
+            "WHERE NOT intact(space, content, vector, checksum)"
+        )
         try:
-            uri = f"{path.absolute().as_uri()}?mode=ro"  # else it would be made
-            with (
-                closing(sqlite3.connect(uri, uri=True)) as other,
-                self._connection() as database,
-            ):
-                database.execute("BEGIN IMMEDIATE")
-                spaces = other.execute(f"SELECT {_OF_SPACES} FROM spaces")
-                database.executemany(
-                    f"INSERT OR IGNORE INTO spaces ({_OF_SPACES}) VALUES (?, ?, ?)", spaces
-                )
-                insert = f"INSERT OR IGNORE INTO features ({_OF_FEATURES}) VALUES (?, ?, ?, ?, ?)"
-                for row in other.execute(f"SELECT {_OF_FEATURES} FROM features"):
-                    space, content, _, vector, checksum = row
-                    if _intact(space, content, vector, checksum):
-                        taken += database.execute(insert, row).rowcount
-                database.execute("COMMIT")
+            with closing(sqlite3.connect(path)) as other, self._connection() as database:
+                database.create_function("intact", 4, _intact)
+                database.executemany(spaces, other.execute(f"SELECT {_OF_SPACES} FROM spaces"))
+                before = database.total_changes
+                rows = other.execute(f"SELECT {_OF_FEATURES} FROM features")
+                for part in batches(rows, 1000):  # others may write in between
+                    database.execute("BEGIN IMMEDIATE")
+                    whole = [(s, c, of, v, k) for s, c, of, v, k in part if _intact(s, c, v, k)]
+                    database.executemany(features, whole)
+                    database.execute("COMMIT")
+                return database.total_changes - before
         except (sqlite3.Error, UnicodeError) as error:
             raise ValueError(f"{path} cannot be merged into {self._file}: {error}.") from error
-        return taken
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

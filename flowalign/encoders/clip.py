@@ -112,6 +112,14 @@ class OpenCLIPEncoder(TorchEncoder):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.pretrained is not None and brings_weights(self.model_name):
+            raise ValueError(
+                f"pretrained={self.pretrained!r} cannot go with model_name={self.model_name!r}, "
+                "which brings its own weights; leave one of them out."
+            )
+
     def _is_single(self, values: Any) -> bool:
         return isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] in (3, 4)
 
@@ -123,6 +131,11 @@ class OpenCLIPEncoder(TorchEncoder):
         drawn = drawn and not name.startswith("hf-hub:")
         loaded = _load(*self._source(folder, drawn=drawn))
         return replace(loaded, crop_seed=self.random_state)
+
+
+def brings_weights(model_name: str) -> bool:
+    """Whether a name is of a folder, or of a hub's repository, with weights in it."""
+    return str(model_name).startswith(("local-dir:", "hf-hub:"))
 
 
 @dataclass(frozen=True)

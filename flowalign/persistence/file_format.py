@@ -55,21 +55,21 @@ def read(path: Path) -> Contents:
         with safe_open(path, framework="numpy") as file:
             ours = (file.metadata() or {}).get(NAME)
             if ours is None:
-                raise ValueError(f"{path} is a safetensors file, but holds no aligner.")
+                raise ValueError("a safetensors file of something else.")
             checksum, text = json.loads(ours)
             header = json.loads(text, parse_constant=_no_number, parse_float=_finite)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file: {error}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} has a damaged header: {error}") from error
+    except (SafetensorError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or no aligner: {error}") from error
     if _checksum(text, arrays) != checksum:
         raise ValueError(f"{path} is damaged: its contents do not have the checksum they had.")
     return Contents(header, arrays, checksum)
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"the header of the file has {text}, which is no number.")
+    raise ValueError(f"its header has {text}, which is no number.")
 
 
 def _finite(text: str) -> float:

@@ -18,18 +18,28 @@ MODELS_KEPT = 8  # in a process
 _loading = Lock()
 
 
+def _new_lock() -> None:
+    global _loading
+    _loading = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that holds it is not in the child
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 class SavedAligner:
-    """A fitted aligner in a file, which each process loads once.
+    """A fitted aligner in a file, which each process loads when it first predicts.
 
     What travels between processes is the name of the file and its checksum, some hundred bytes;
     so its methods can be handed to Dask's ``map_blocks``, Ray's ``map_batches``, joblib or
-    ``multiprocessing`` for any number of blocks.
+    ``multiprocessing`` for any number of blocks. A process keeps the last eight models. What else
+    an aligner has, such as ``classes_``, the attribute ``aligner`` has.
 
     Parameters
     ----------
     path : str or path
         A file that :func:`~flowalign.save` wrote. It is read at once, and again under the same
-        path, once, by each process that predicts; these may be on other machines.
+        path by each process that predicts, which may be on another machine.
 
     Attributes
     ----------
@@ -69,9 +79,9 @@ class SavedAligner:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(path)
-        with _loading:
-            self.checksum = read(Path(self.path)).checksum
-        self.aligner  # noqa: B018  tells now, not in a worker, that it is no aligner
+        contents = read(Path(self.path))
+        restore(self.path, contents)  # tells now, not in a worker, that it is no aligner
+        self.checksum = contents.checksum
 
     @property
     def aligner(self) -> FlowMatchingAligner:

@@ -97,8 +97,8 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         "device": aligner.device_,
         "feature_names": None if names is None else [str(name) for name in names],
     }
-    with written_whole(Path(path)) as aside:
-        aside.write_bytes(pack(header, arrays))
+    with written_whole(Path(path)) as file:
+        file.write(pack(header, arrays))
 
 
 def _store_params(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
