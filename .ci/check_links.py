@@ -31,4 +31,4 @@ for path, page in pages.items():
             if lost or not target.exists():
                 broken.append(f"{path.relative_to(root)}: {tag[key]}")
 print(f"{n_links} links inside {len(pages)} pages, {len(broken)} broken")
-sys.exit("\n".join(sorted(set(broken))))
+sys.exit("\n".join(sorted(set(broken))) or 0)
