@@ -217,6 +217,12 @@ def test_a_trained_model_is_loaded_once_whatever_the_seed(pictures, tmp_path):
     assert len(models) == 1
 
 
+def test_weights_beside_a_model_that_brings_its_own_are_refused(model_name, pictures):
+    for name in (model_name, "hf-hub:somebody/something"):
+        with pytest.raises(ValueError, match="pretrained='openai' cannot go with model_name="):
+            OpenCLIPEncoder(name, "openai").transform(pictures.X)
+
+
 def test_views_are_the_picture_and_crops_of_it(model_name, pictures, tmp_path, encoded):
     encoder = OpenCLIPEncoder(model_name, n_views=4, cache=tmp_path, batch_size=7)
     stacked = encoder.encode(pictures.X, pictures.y, views="stack")
