@@ -46,7 +46,7 @@ class OpenCLIPEncoder(TorchEncoder):
         As for open_clip: the tag of published weights (``"laion2b_s34b_b79k"``; see
         ``open_clip.list_pretrained()``) or the path of a checkpoint. With None, an architecture has
         **random** weights drawn from `random_state`, good for tests only; ``hf-hub:`` and
-        ``local-dir:`` names bring their own, unless the folder has no checkpoint.
+        ``local-dir:`` names bring their own, unless the folder has no checkpoint, and take None.
     device : str or torch.device, default="auto"
         Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
     batch_size : int, default=64
