@@ -202,7 +202,7 @@ def test_the_benchmark_command_takes_a_scheduler(client, tmp_path, data):
     before = sum(client.run(feature_sets_read).values())
     command = [sys.executable, "-m", "flowalign.benchmark", "--features", "set.npz", "--out", "out"]
     command += ["--methods", "zero-shot", "--shots", "1", "--scheduler", client.scheduler.address]
-    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
     assert (tmp_path / "out" / "report.html").exists()
     assert sum(client.run(feature_sets_read).values()) > before
 
@@ -217,7 +217,7 @@ def test_the_benchmark_command_takes_a_scheduler(client, tmp_path, data):
 def test_a_scheduler_that_is_none(options, reason, tmp_path):
     command = [sys.executable, "-m", "flowalign.benchmark", "--out", tmp_path, "--scheduler"]
     ended = subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=120,
+        [*command, *options], capture_output=True, text=True, timeout=300,
         env={**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"},
     )  # fmt: skip
     assert ended.returncode == 2

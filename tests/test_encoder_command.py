@@ -112,7 +112,7 @@ def test_shares_at_once_are_the_whole(by, model, tmp_path, monkeypatch):
         for i in (1, 2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     assert {file.name for file in out.iterdir()} == {f"features-{i}-of-2.npz" for i in (1, 2)}
     with np.load(out / "features-1-of-2.npz") as part:
@@ -133,12 +133,12 @@ def test_what_cannot_be_read(model, tmp_path):
     (pictures / "class_0" / "1.png").write_bytes(b"no picture")
     out = tmp_path / "out"
     process = start(pictures, out, model)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "1.png is unreadable" in errors
     assert not [*out.iterdir()]
     process = start(pictures, out, model, "--skip-unreadable")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "2 of 3 pictures" in output
     assert "1.png is unreadable" in errors
@@ -155,7 +155,7 @@ def test_sounds(tmp_path):
     (tmp_path / "model").mkdir()
     name = write_clap(tmp_path / "model")
     process = start(tmp_path / "sounds", tmp_path / "out", name, "--sounds", "--shard", "2/2")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "1 of 1 sounds" in output
     rows = read(tmp_path / "out")
