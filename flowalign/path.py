@@ -42,7 +42,7 @@ def rms(x: Tensor) -> float:
 def point(t: Tensor, x0: Tensor, x1: Tensor, eps: Tensor | None, noise_std: float) -> Tensor:
     """Where the path is at time ``t``: x_t, shape (n, d). Without noise ``eps`` may be None."""
     t = _column(t)
-    x_t = torch.lerp(x0, x1, t.to(x0))
+    x_t = torch.lerp(x0, x1, t.to(x0.dtype))
     if noise_std == 0:
         return x_t
     assert eps is not None, "noise needs draws"

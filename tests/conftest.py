@@ -9,7 +9,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: one thread i
 import numpy as np
 import pytest
 
-from flowalign import FlowMatchingAligner
+from flowalign import FlowMatchingAligner, save
 from flowalign.datasets import make_cross_modal
 
 
@@ -26,6 +26,13 @@ def fitted(data, request):
         velocity_field=request.param, max_iter=30, n_blocks=2, random_state=0
     )
     return model.fit(data.X_train, data.y_train, data.class_embeddings)
+
+
+@pytest.fixture
+def model_file(fitted, tmp_path):
+    """A file of that aligner."""
+    save(fitted, tmp_path / "model")
+    return tmp_path / "model"
 
 
 def _small(velocity_field, class_embeddings=None, **params):

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from feature_files import write_feature_set
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 
@@ -28,17 +29,8 @@ def write(path, seed=0, **changes):
     data = make_cross_modal(
         4, n_train=5, n_test=8, n_features=16, difficulty=2, misalignment=1, random_state=seed
     )
-    table = data.class_embeddings
-    arrays = {
-        "X_train": data.X_train.astype(np.float16),
-        "y_train": np.searchsorted(table.classes, data.y_train),
-        "X_test": data.X_test,
-        "y_test": np.searchsorted(table.classes, data.y_test),
-        "class_embeddings": table.vectors,
-    }
-    arrays = {name: value for name, value in (arrays | changes).items() if value is not None}
-    np.savez(path, **arrays)
-    return path
+    changes = {"X_train": data.X_train.astype(np.float16)} | changes
+    return write_feature_set(path, data, **changes)
 
 
 @pytest.fixture

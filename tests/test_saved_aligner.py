@@ -71,16 +71,14 @@ def test_another_process_loads_it(path, data):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_while_a_thread_loads(path, data):
+def test_a_fork_while_a_thread_loads():
     """The thread that holds the lock is not in the child, which must not wait for it."""
-    saved = SavedAligner(path)
     with saved_module._loading, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         child = os.fork()
         if child == 0:
             os._exit(0 if saved_module._loading.acquire(timeout=20) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert saved.predict(data.X_test) is not None
 
 
 def test_another_model_under_its_name_is_refused(aligner, path, data):

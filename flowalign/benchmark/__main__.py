@@ -84,10 +84,10 @@ def _cluster(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Itera
     except (OSError, ValueError) as error:
         parser.error(f"--scheduler {args.scheduler}: {error}")
     with client, joblib.parallel_config(backend="dask"):
-        threads = client.nthreads()
-        if not threads:
+        n_workers = len(client.nthreads())
+        if not n_workers:
             parser.error(f"--scheduler {args.scheduler}: the cluster has no workers")
-        print(f"Running on {len(threads)} workers.")
+        print(f"Running on {n_workers} workers.")
         yield
 
 
@@ -95,10 +95,9 @@ def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Pa
     if args.images:
         if not args.datasets or args.features:
             parser.error("--images goes with --datasets, and without --features")
-        from flowalign.encoders.clip import OpenCLIPEncoder, brings_weights
+        from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
 
-        own = brings_weights(args.model)
-        pretrained = args.pretrained or (None if own else "openai")
+        pretrained = args.pretrained or usual_weights(args.model)
         encoder = OpenCLIPEncoder(args.model, pretrained, cache=args.cache, verbose=1)
         folder = args.out / "features"
         return [encode_split(args.images, n, encoder, folder / f"{n}.npz") for n in args.datasets]

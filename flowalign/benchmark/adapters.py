@@ -126,7 +126,7 @@ class CLIPAdapter(Peer):
         scores: Any = self._scores
         features = validate_data(self, X, reset=False)
         down, up, ratio, _ = scores.at(**self.settings_).args
-        return _adapt(down, up, ratio, unit_rows(features.astype(np.float32), "X"))
+        return _adapted_rows(down, up, ratio, unit_rows(features.astype(np.float32), "X"))
 
 
 def _adapter(X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any], *, ratio: float) -> Scorer:
@@ -152,7 +152,9 @@ def _adapted(down: Tensor, up: Tensor, ratio: float, x: Tensor) -> Tensor:
     return functional.normalize(ratio * change + (1 - ratio) * x, dim=1)
 
 
-def _adapt(down: NDArray[Any], up: NDArray[Any], ratio: float, X: NDArray[Any]) -> NDArray[Any]:
+def _adapted_rows(
+    down: NDArray[Any], up: NDArray[Any], ratio: float, X: NDArray[Any]
+) -> NDArray[Any]:
     weights = torch.from_numpy(down), torch.from_numpy(up)
     return _adapted(*weights, ratio, torch.from_numpy(X)).numpy()
 
@@ -160,7 +162,7 @@ def _adapt(down: NDArray[Any], up: NDArray[Any], ratio: float, X: NDArray[Any]) 
 def _adapter_logits(
     down: NDArray[Any], up: NDArray[Any], ratio: float, text: NDArray[Any], X_new: NDArray[Any]
 ) -> NDArray[Any]:
-    return cosine_logits(text, _adapt(down, up, ratio, X_new))
+    return cosine_logits(text, _adapted_rows(down, up, ratio, X_new))
 
 
 class TaskRes(Peer):

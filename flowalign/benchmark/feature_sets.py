@@ -16,13 +16,11 @@ import numpy as np
 
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
-from flowalign.encoders.base import described
+from flowalign.encoders.base import Encoder, described
 from flowalign.files import written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from flowalign.encoders.base import Encoder
 
 ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
 EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))

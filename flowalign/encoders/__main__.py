@@ -12,7 +12,7 @@ import torch
 from flowalign.datasets.folders import AUDIO_ENDINGS, IMAGE_ENDINGS, files_below
 from flowalign.encoders.base import Encoder, described
 from flowalign.encoders.clap import ClapEncoder
-from flowalign.encoders.clip import OpenCLIPEncoder, brings_weights
+from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
 from flowalign.files import written_whole
 
 
@@ -94,20 +94,18 @@ def _shard_of_torchrun() -> tuple[int, int]:
 
 
 def _encoder(args: argparse.Namespace) -> Encoder:
-    given = {"pretrained": args.pretrained, "batch_size": args.batch_size, "device": args.device}
+    encoder: ClapEncoder | OpenCLIPEncoder = ClapEncoder() if args.sounds else OpenCLIPEncoder()
+    encoder.set_params(n_views=args.views, cache=args.cache, verbose=1)
+    given = {"model_name": args.model, "pretrained": args.pretrained, "device": args.device}
+    given["batch_size"] = args.batch_size
+    encoder.set_params(**{name: value for name, value in given.items() if value is not None})
+    if isinstance(encoder, OpenCLIPEncoder) and args.pretrained is None:
+        encoder.set_params(pretrained=usual_weights(encoder.model_name))
     if args.device is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         # Fewer devices than processes: each may see its own alone.
         number = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
-        given["device"] = f"cuda:{number}"
-    kind: type[ClapEncoder | OpenCLIPEncoder]
-    if args.sounds:
-        kind, given["model_name"] = ClapEncoder, args.model
-    else:
-        kind, given["model_name"] = OpenCLIPEncoder, args.model or "ViT-B-32"
-        if not brings_weights(given["model_name"]):
-            given["pretrained"] = args.pretrained or "openai"  # else they would be random
-    given = {name: value for name, value in given.items() if value is not None}
-    return kind(**given, n_views=args.views, cache=args.cache, verbose=1)
+        encoder.set_params(device=f"cuda:{number}")
+    return encoder
 
 
 if __name__ == "__main__":

@@ -138,6 +138,11 @@ def brings_weights(model_name: str) -> bool:
     return str(model_name).startswith(("local-dir:", "hf-hub:"))
 
 
+def usual_weights(model_name: str) -> str | None:
+    """Return what commands take where none are named: without, weights would be random."""
+    return None if brings_weights(model_name) else "openai"
+
+
 @dataclass(frozen=True)
 class _CLIP(TorchBackbone):
     """A loaded model of open_clip."""

@@ -132,7 +132,7 @@ class GaussianField(VelocityField):
 
     def _centres(self, t: Tensor) -> Tensor:
         """m_c(t), the mean of each class: (C, d)."""
-        return torch.lerp(self.means, self.targets, t.to(self.means))
+        return torch.lerp(self.means, self.targets, t.to(self.means.dtype))
 
     def _width(self, t: Tensor) -> Tensor:
         """S(t), the variance of a class in each coordinate: (d,)."""

@@ -14,7 +14,7 @@ from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import GaussianField, VelocityField
 from flowalign.fields.mlp import TIME_FEATURES
-from flowalign.persistence.contents import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, Contents, read
 from flowalign.spaces import ProcrustesMap
 from flowalign.validation import check_parameters, class_probabilities
