@@ -38,7 +38,7 @@ from torch import Tensor
 
 from flowalign import path
 from flowalign.fields.base import VelocityField
-from flowalign.spaces import directions
+from flowalign.sphere import directions
 
 
 class GaussianField(VelocityField):
@@ -99,11 +99,11 @@ class GaussianField(VelocityField):
     targets: Tensor
     log_prior: Tensor
 
-    def encode(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """Rotate into the eigenbasis of the covariance."""
         return x @ self.basis
 
-    def decode(self, z: Tensor) -> Tensor:
+    def rotate_back(self, z: Tensor) -> Tensor:
         """Rotate back into the feature space."""
         return z @ self.basis.T
 
@@ -115,46 +115,46 @@ class GaussianField(VelocityField):
                 "one per row."
             )
         t = t.clamp(max=1 - path.T_MIN)
-        centres, width = self._centres(t), self._width(t)
-        growth = self._width_rate(t) / (2 * width)
+        centres, variance = self.centres(t), self.variance(t)
+        growth = self._variance_rate(t) / (2 * variance)
         displacement = self.targets - self.means - growth * centres
-        return torch.addmm(growth * z, self._posterior(z, centres, width), displacement)
+        return torch.addmm(growth * z, self._posterior(z, centres, variance), displacement)
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights p(c | x, t), (n, C), at positions ``x``, (n, d), in the feature space."""
         t = t.clamp(max=1 - path.T_MIN)
-        return self._posterior(self.encode(x), self._centres(t), self._width(t))
+        return self._posterior(self.rotate(x), self.centres(t), self.variance(t))
 
     @property
-    def width(self) -> int:
+    def row_size(self) -> int:
         """Features or classes, whichever are more."""
         return max(self.means.shape)
 
-    def _centres(self, t: Tensor) -> Tensor:
+    def centres(self, t: Tensor) -> Tensor:
         """m_c(t), the mean of each class: (C, d)."""
         return torch.lerp(self.means, self.targets, t.to(self.means.dtype))
 
-    def _width(self, t: Tensor) -> Tensor:
+    def variance(self, t: Tensor) -> Tensor:
         """S(t), the variance of a class in each coordinate: (d,)."""
         return (1 - t) ** 2 * self.variances + self.config["noise_std"] ** 2 * t * (1 - t)
 
-    def _width_rate(self, t: Tensor) -> Tensor:
+    def _variance_rate(self, t: Tensor) -> Tensor:
         """S'(t): (d,)."""
         return self.config["noise_std"] ** 2 * (1 - 2 * t) - 2 * (1 - t) * self.variances
 
-    def _posterior(self, z: Tensor, centres: Tensor, width: Tensor) -> Tensor:
+    def _posterior(self, z: Tensor, centres: Tensor, variance: Tensor) -> Tensor:
         # All is taken relative to the middle of the classes: what cancels in the comparison of
         # classes would otherwise take the digits of what does not.
         middle = centres.mean(dim=0)
         z_m, centres = z - middle, centres - middle
-        whitened = centres / width
+        whitened = centres / variance
         log_density = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
         if self.config["tail"] is not None:
-            distances = (z_m.square() @ (1 / width))[:, None] - 2 * log_density
+            distances = (z_m.square() @ (1 / variance))[:, None] - 2 * log_density
             log_density = log_t_density(distances, self.config["tail"])
-        return self._class_weights(log_density, z)
+        return self.class_weights(log_density, z)
 
-    def _class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
+    def class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
         """p(c | x, t), (n, C), from the log-densities of the classes; these are overwritten."""
         if self.config["text_weight"]:
             cosines = directions(z) @ directions(self.targets).T

@@ -96,7 +96,7 @@ class MLPField(VelocityField):
         return last(h, self.project_out, shift + shift_out, 1 + scale + scale_out)
 
     @property
-    def width(self) -> int:
+    def row_size(self) -> int:
         """Width of the features or of the blocks, whichever is larger."""
         return max(self.config["dim"], self.config["hidden_dim"])
 
