@@ -49,8 +49,8 @@ class VelocityField(nn.Module, ABC):
 
     Notes
     -----
-    The solver may work in coordinates of the field's own. They are a rotation of the feature space,
-    :meth:`rotate`, so that lengths, cosines and the steps of a solver are the same in both (adaptive
+    The solver may work in coordinates of the field's own, :meth:`rotate`. They are a rotation of the
+    feature space, so that lengths, cosines and the steps of a solver are the same in both (adaptive
     ones agree to their tolerance). Unless a field overrides it, nothing is rotated.
 
     A pickle holds the numbers and numpy arrays, so that it opens on machines without the device
@@ -91,13 +91,22 @@ class VelocityField(nn.Module, ABC):
     ) -> None:
         """Raise ValueError unless these numbers and arrays make a field.
 
-        They come from a file that nobody vouches for. The field is one for `n_classes` classes of
-        features of a `width`; numbers are finite, and arrays finite and float32, already.
+        They come from a file that nobody vouches for, and nothing may be allocated that they do not
+        hold. The field is one for `n_classes` classes of features of a `width`; what numbers there
+        are is finite, and arrays are finite and float32.
         """
 
     @abstractmethod
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         """Make this empty instance the field with these numbers and arrays."""
+
+    @staticmethod
+    def check_shapes(
+        weights: dict[str, NDArray[Any]], expected: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Raise ValueError unless the arrays have these names and shapes."""
+        if {name: array.shape for name, array in weights.items()} != expected:
+            raise ValueError("the arrays of the field do not have its shapes.")
 
     def __getstate__(self) -> dict[str, Any]:
         weights = {name: w.detach().cpu().numpy() for name, w in self.state_dict().items()}
@@ -154,8 +163,9 @@ class Kind:
     one_shot_stop : float
         Time of the stop where every class has one sample, which says nothing of it.
     leave_out : callable or None
-        ``leave_out(fitted, coupling, rows)`` returns what is solved for these samples, each by a
-        field that was fitted without it; None if that takes a fit for each.
+        ``leave_out(fitted, coupling, rows, targets)`` returns what is solved for these samples,
+        each by a field that was fitted without it, when classes travel to ``targets``, a Tensor of
+        shape (C, d); None if that takes a fit for each.
     """
 
     field: type[VelocityField]
@@ -165,7 +175,7 @@ class Kind:
     random: bool = False
     max_folds: int = 4
     one_shot_stop: float = 0.5
-    leave_out: Callable[[Fitted, Coupling, NDArray[Any]], Flow] | None = None
+    leave_out: Callable[[Fitted, Coupling, NDArray[Any], Tensor], Flow] | None = None
 
 
 KINDS = {"gaussian": "flowalign.gaussian.fit", "mlp": "flowalign.network.fit"}

@@ -1,8 +1,8 @@
 r"""Evidence: how much the text and how much the samples count in a space that both share.
 
 In a joint space a class has two witnesses: the Gaussian model of its samples, with log-density
-:math:`g_c(x)`, and zero-shot classification, :math:`z_c(x) = 100 \cos(x, e_c)`. They are weighed by a
-logistic calibration,
+:math:`g_c(x)`, and zero-shot classification, :math:`z_c(x) = 100 \cos(x, e_c)`. They are weighed
+by a logistic calibration,
 
 .. math:: p(c \mid x) \propto \pi_c \exp\left(\beta\, g_c(x) + \tau\, z_c(x)\right),
 

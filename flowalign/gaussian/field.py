@@ -31,7 +31,7 @@ there the heavier tails of a multivariate t.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ from torch import Tensor
 from flowalign import path
 from flowalign.fields.base import VelocityField
 from flowalign.sphere import directions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_NUMBER = 1e18  # in a file; its square has a place in float32
 
 
 class GaussianField(VelocityField):
@@ -85,7 +90,11 @@ class GaussianField(VelocityField):
         tail: float | None = None,
     ) -> None:
         super().__init__()
-        self.config = {"noise_std": noise_std, "text_weight": text_weight, "tail": tail}
+        self.config = {
+            "noise_std": float(noise_std),
+            "text_weight": float(text_weight),
+            "tail": None if tail is None else float(tail),
+        }
         # Of one layout, so that a field that was stored gives the same result to the last bit.
         self.register_buffer("basis", basis.contiguous())
         self.register_buffer("variances", variances.contiguous())
@@ -164,6 +173,30 @@ class GaussianField(VelocityField):
     def replace(self, **changes: Any) -> Self:
         """Another field with some of the constructor's arguments changed."""
         return type(self)(**dict(self.named_buffers()) | self.config | changes)
+
+    @classmethod
+    def check(
+        cls, config: dict[str, Any], weights: dict[str, NDArray[Any]], n_classes: int, width: int
+    ) -> None:
+        """Raise ValueError unless these numbers and arrays make a field."""
+        numbers = [v for k, v in config.items() if (k, v) != ("tail", None)]
+        if (
+            set(config) != {"noise_std", "text_weight", "tail"}
+            or not all(type(v) is float and 0 <= v < MAX_NUMBER for v in numbers)
+            or config["tail"] == 0
+        ):
+            raise ValueError(f"field.config is {config}.")
+        centres = (n_classes, width)
+        cls.check_shapes(
+            weights,
+            {
+                "basis": (width, width),
+                "variances": (width,),
+                "means": centres,
+                "targets": centres,
+                "log_prior": (n_classes,),
+            },
+        )
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flowalign import blocks, path
 from flowalign.fields.base import Fitted, Kind
@@ -44,7 +45,7 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
     # The estimates need float64, which MPS lacks.
     place = "cpu" if device.startswith("mps") else device
 
-    def tensor(array: NDArray[Any]) -> torch.Tensor:
+    def tensor(array: NDArray[Any]) -> Tensor:
         return torch.tensor(array, dtype=torch.float64, device=place)
 
     x = torch.as_tensor(coupling.X, device=place)
@@ -64,15 +65,21 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
     return Fitted(field.float(), [], model)
 
 
-def leave_out(fitted: Fitted, coupling: Coupling, rows: NDArray[Any]) -> LeaveOneOut:
-    """Twin of the fitted field for some of the samples, each left out of the model alone."""
+def leave_out(
+    fitted: Fitted, coupling: Coupling, rows: NDArray[Any], targets: Tensor
+) -> LeaveOneOut:
+    """Twin of a fitted field for samples that are left out of its model, each alone.
+
+    Its classes travel to ``targets``, (C, d), in the feature space.
+    """
     model, field = fitted.model, fitted.field
     assert model is not None, "a fit in closed form keeps its model"
     assert isinstance(field, GaussianField)
-    place = model.within.basis.device
+    place = model.within.basis.device  # the CPU, where the field's device lacks float64
     x = torch.as_tensor(coupling.X[rows], device=place)
-    twin = model.without_each(field, x, torch.tensor(coupling.codes[rows], device=place))
-    return twin.to(field.basis.device)
+    codes = torch.tensor(coupling.codes[rows], device=place)
+    moved = field.replace(targets=field.rotate(targets))
+    return model.without_each(moved, x, codes).to(targets.device)
 
 
 KIND = Kind(

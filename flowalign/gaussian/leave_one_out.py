@@ -12,7 +12,7 @@ any field is. Shapes as in :mod:`flowalign.gaussian.model`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -91,12 +91,7 @@ class LeaveOneOut:
 
     def to(self, device: torch.device) -> LeaveOneOut:
         """Move to the device of its field."""
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
-
-    def with_targets(self, targets: Tensor) -> LeaveOneOut:
-        """Let classes travel to other targets, (C, d), in the feature space."""
-        return replace(self, field=self.field.replace(targets=self.rotate(targets)))
+        return LeaveOneOut(**{name: part.to(device) for name, part in vars(self).items()})
 
     def rotate(self, x: Tensor) -> Tensor:
         """From the feature space to the field's coordinates."""

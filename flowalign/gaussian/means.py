@@ -52,9 +52,7 @@ class MeansPosterior:
     residual_spread: float
 
 
-def estimate_means(
-    statistics: ClassStatistics, E: Tensor | None
-) -> tuple[MeansPosterior, Tensor]:
+def estimate_means(statistics: ClassStatistics, E: Tensor | None) -> tuple[MeansPosterior, Tensor]:
     r"""Class means by Gaussian process regression on the class embeddings.
 
     With :math:`G` the Gram matrix of the centred embeddings, scaled to a mean variance of one,

@@ -104,9 +104,7 @@ class GaussianModel:
         posterior, precision = estimate_means(statistics, E)
         return cls(statistics, posterior, estimate_covariance(statistics, posterior, precision))
 
-    def field(
-        self, targets: Tensor, log_prior: Tensor, *, noise_std: float = 0.0
-    ) -> GaussianField:
+    def field(self, targets: Tensor, log_prior: Tensor, *, noise_std: float = 0.0) -> GaussianField:
         """Velocity field that carries each class to its target.
 
         Parameters
@@ -185,7 +183,9 @@ class GaussianModel:
         distances = torch.addmm(centres.square().sum(dim=1), z, centres.T, alpha=-2)
         distances += z.square().sum(dim=1)[:, None]
         widening = 1 + self.posterior.covariance.diagonal()
-        norm = math.lgamma(tail / 2) - math.lgamma((tail - d) / 2) - d / 2 * math.log(math.pi * tail)
+        norm = (
+            math.lgamma(tail / 2) - math.lgamma((tail - d) / 2) - d / 2 * math.log(math.pi * tail)
+        )
         norm -= float(variances.log().sum()) / 2
         return log_t_density(distances / widening, tail) - d / 2 * widening.log() + norm
 
@@ -198,6 +198,44 @@ class GaussianModel:
             tensors = {k: v.to(place) for k, v in vars(part).items() if isinstance(v, Tensor)}
             parts[name] = dataclasses.replace(part, **tensors)
         return dataclasses.replace(self, **parts)
+
+    @classmethod
+    def check(cls, state: dict[str, Any], n_classes: int, width: int) -> None:
+        """Raise ValueError unless this is the state of a model, as of ``__getstate__``.
+
+        It comes from a file that nobody vouches for; what floats there are is finite.
+        """
+        rows = min(width, len(state["statistics.scatter"]))
+        shapes: dict[str, tuple[int, ...]] = {
+            "statistics.counts": (n_classes,),
+            "statistics.sums": (n_classes, width),
+            "statistics.scatter": (rows, width),
+            "posterior.means": (n_classes, width),
+            "posterior.covariance": (n_classes, n_classes),
+            "posterior.common": (width,),
+            "within.basis": (width, width),
+            "within.variances": (width,),
+        }
+        numbers = {
+            "posterior.text_spread", "posterior.residual_spread", "within.divisor", "within.tail",
+            "within.single_share",
+        }  # fmt: skip
+        if "evidence.density" in state:
+            numbers |= {"evidence.density", "evidence.text"}
+        if {name: np.shape(value) for name, value in state.items()} != shapes | dict.fromkeys(
+            numbers, ()
+        ):
+            raise ValueError("the parts of the model do not have its shapes.")
+        if any(state[name].dtype != np.float64 for name in shapes):
+            raise ValueError("the arrays of the model are not float64.")
+        if not all(
+            type(state[name]) in (int, float) and 0 <= state[name] < 1e18 for name in numbers
+        ):
+            raise ValueError("the numbers of the model are out of range.")
+        if (state["statistics.counts"] < 0).any() or (state["within.variances"] <= 0).any():
+            raise ValueError("counts or variances of the model are negative.")
+        if state["within.tail"] <= width or not state["within.divisor"]:
+            raise ValueError("the covariance of the model is none.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Numbers and numpy arrays, by the names of their parts: ``"within.basis"``, and so on."""

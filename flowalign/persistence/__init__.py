@@ -14,8 +14,9 @@ __all__ = ["SKOPS_TRUSTED", "SavedAligner", "load", "save"]
 SKOPS_TRUSTED = [
     "flowalign.aligner.FlowMatchingAligner",
     "flowalign.class_embeddings.ClassEmbeddings",
-    "flowalign.fields.gaussian.GaussianField",
-    "flowalign.fields.mlp.MLPField",
+    "flowalign.gaussian.field.GaussianField",
+    "flowalign.gaussian.model.GaussianModel",
+    "flowalign.network.field.MLPField",
     "flowalign.spaces.ProcrustesMap",
 ]
 """What an aligner is made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``."""

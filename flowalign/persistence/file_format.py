@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-FORMAT = 1
+FORMAT = 2  # written; until version 0.2.0 it may still be added to
+READABLE = (1, 2)  # 1 has no Gaussian model
 NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
 MAX_HEADER = 2**26  # bytes
 
