@@ -41,9 +41,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
         "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
         :class:`flowalign.gaussian.GaussianField`. In a joint space text and samples are weighed in
-        ``fit`` by leaving samples out. "mlp" is the paper's, a residual network modulated by time, which is trained:
-        :class:`flowalign.network.MLPField`. It takes hundreds of times as long and is mostly less
-        accurate, but assumes nothing.
+        ``fit`` by leaving samples out. "mlp" is the paper's, a residual network modulated by time,
+        which is trained: :class:`flowalign.network.MLPField`. It takes hundreds of times as long
+        and is mostly less accurate, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if

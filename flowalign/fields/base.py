@@ -49,9 +49,9 @@ class VelocityField(nn.Module, ABC):
 
     Notes
     -----
-    The solver may work in coordinates of the field's own, :meth:`rotate`. They are a rotation of the
-    feature space, so that lengths, cosines and the steps of a solver are the same in both (adaptive
-    ones agree to their tolerance). Unless a field overrides it, nothing is rotated.
+    The solver may work in coordinates of the field's own, :meth:`rotate`. They are a rotation of
+    the feature space, so that lengths, cosines and the steps of a solver are the same in both
+    (adaptive ones agree to their tolerance). Unless a field overrides it, nothing is rotated.
 
     A pickle holds the numbers and numpy arrays, so that it opens on machines without the device
     that the field was fitted on, and always opens on the CPU.

@@ -228,9 +228,8 @@ class GaussianModel:
             raise ValueError("the parts of the model do not have its shapes.")
         if any(state[name].dtype != np.float64 for name in shapes):
             raise ValueError("the arrays of the model are not float64.")
-        if not all(
-            type(state[name]) in (int, float) and 0 <= state[name] < 1e18 for name in numbers
-        ):
+        values = [state[name] for name in numbers]
+        if not all(type(value) in (int, float) and 0 <= value < 1e18 for value in values):
             raise ValueError("the numbers of the model are out of range.")
         if (state["statistics.counts"] < 0).any() or (state["within.variances"] <= 0).any():
             raise ValueError("counts or variances of the model are negative.")
@@ -253,6 +252,6 @@ class GaussianModel:
             # np.array copies: arrays from a memory map are read-only, which torch does not know.
             tensors = {k: torch.from_numpy(np.array(v)) for k, v in values.items() if np.ndim(v)}
             object.__setattr__(self, name, cls(**values | tensors))
-        weights = {k: state.get(f"evidence.{k}") for k in Evidence._fields}
+        weights: dict[str, Any] = {k: state.get(f"evidence.{k}") for k in Evidence._fields}
         known = None not in weights.values()
         object.__setattr__(self, "evidence", Evidence(**weights) if known else None)
