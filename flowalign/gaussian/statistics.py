@@ -142,7 +142,7 @@ def _scatter(parts: Iterator[Tensor], X: Tensor) -> Tensor:
     """Sum of all ``part.T @ part``, or the parts themselves if they are fewer than columns."""
     n, d = X.shape
     if n < d:
-        return torch.cat(list(parts))
+        return torch.cat([X.new_zeros(0, d, dtype=torch.float64), *parts])
     products = X.new_zeros(d, d, dtype=torch.float64)
     for part in parts:
         products.addmm_(part.T, part)
