@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
-from flowalign import validation
+from flowalign import inputs, parameters
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
 from flowalign.coupling import Coupling
 from flowalign.fitting import field_fitter
@@ -284,8 +284,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             such arguments: use `ClassEmbeddings` or the constructor), validation data that do not
             match, a device that is not there, or training that diverges.
         """
-        validation.check_parameters(self.get_params(deep=False))
-        device = validation.check_device(self.device)
+        parameters.check_parameters(self.get_params(deep=False))
+        device = parameters.check_device(self.device)
         names_and_width = X
         X, y = self._check_X_y(X, y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -299,14 +299,14 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         coupling = Coupling.by_class(X, codes, E, self.joint)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
-        prior = validation.class_probabilities(self.class_prior, classes, counts)
+        prior = parameters.class_probabilities(self.class_prior, classes, counts)
         fit_field = field_fitter(self.get_params(deep=False), prior, device)
         fitted = fit_field(coupling)
         source, scores, stop = None, None, None
-        if validation.is_auto(self.n_steps) or validation.is_auto(self.logit_scale):
+        if parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale):
             source, parts = hold_out(fitted, coupling, validation_set, fit_field)
             scores = score_steps(parts, self.step_size, self.solver) if parts else None
-        if validation.is_auto(self.n_steps):
+        if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, trained=fitted.left_out is None)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
@@ -326,12 +326,12 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
-        X, y = validation.as_numpy(X), validation.as_numpy(y)
-        features, labels = check_X_y(X, y, dtype=validation.float_dtypes(X), estimator=self)
-        validation.label_values(labels, "y")
+        X, y = inputs.as_numpy(X), inputs.as_numpy(y)
+        features, labels = check_X_y(X, y, dtype=inputs.float_dtypes(X), estimator=self)
+        inputs.label_values(labels, "y")
         # On the classes alone, thrice: of few samples each it would warn that they are too many.
         check_classification_targets(np.repeat(np.unique(labels), 3))
-        zeros_allowed = validation.holds_integers(X)
+        zeros_allowed = inputs.holds_integers(X)
         return self._normalized(features, self.normalize, zeros_allowed), labels
 
     def _check_validation_data(
@@ -340,7 +340,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         """Features and classes (as codes) of validation data, in the form of the support data."""
         if X_val is None and y_val is None:
             return None
-        rows, labels = validation.check_validation_data(X_val, y_val, X, features, classes)
-        zeros_allowed = validation.holds_integers(X_val)
+        rows, labels = inputs.check_validation_data(X_val, y_val, X, features, classes)
+        zeros_allowed = inputs.holds_integers(X_val)
         rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
         return rows, np.searchsorted(classes, labels)

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from flowalign.inputs import as_numpy, is_frame, label_values, shorten, vector_values
 from flowalign.spaces import class_means, unit_rows
-from flowalign.validation import (
-    as_numpy,
-    is_frame,
-    label_values,
-    shorten,
-    vector_values,
-)
 
 if TYPE_CHECKING:
     import pandas as pd

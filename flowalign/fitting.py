@@ -20,8 +20,8 @@ from flowalign.closed_form import fit_gaussian_field
 from flowalign.coupling import Coupling
 from flowalign.fields import MLPField, VelocityField
 from flowalign.leave_one_out import LeaveOneOutField
+from flowalign.parameters import is_auto
 from flowalign.training import train
-from flowalign.validation import is_auto
 
 # Of the defaults; docs/decisions/0003-defaults.md has the figures.
 HIDDEN_DIM_RANGE = (64, 384)

@@ -6,6 +6,7 @@ wrong tool: torchdiffeq reduces them over the batch, so that the first row would
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,11 @@ def grid(n_steps: int, step_size: float) -> list[float]:
     [0.0, 0.25, 0.5]
     """
     return [min(k * step_size, 1.0) for k in range(n_steps + 1)]
+
+
+def max_steps(step_size: float) -> int:
+    """Return how many whole steps fit into [0, 1], forgiving rounding in ``step_size``."""
+    return math.floor(1 / step_size + 1e-9)
 
 
 def integrate(

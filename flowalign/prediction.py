@@ -14,7 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from flowalign import ode, spaces, stopping, validation
+from flowalign import inputs, ode, parameters, spaces, stopping
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -140,7 +140,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         ------
         ndarray of shape (n, d)
         """
-        yield from self._trajectory(X, validation.max_steps(self.step_size))
+        yield from self._trajectory(X, ode.max_steps(self.step_size))
 
     def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the predicted labels after 0, 1, 2, ... steps.
@@ -178,11 +178,11 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         """Steps that `predict` takes now."""
         check_is_fitted(self)
         try:
-            validation.check_solver_parameters(self.get_params(deep=False))
+            parameters.check_solver_parameters(self.get_params(deep=False))
         except (TypeError, ValueError) as error:
             # What shows an estimator asks for its attributes, whatever its parameters are now.
             raise AttributeError(str(error)) from error
-        if not validation.is_auto(self.n_steps):
+        if not parameters.is_auto(self.n_steps):
             return self.n_steps  # type: ignore[return-value]
         if self._stop is None:
             raise NotFittedError(
@@ -203,7 +203,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         return self._scale_at(self.stop_time_)
 
     def _scale_at(self, time: float) -> float:
-        if not validation.is_auto(self.logit_scale):
+        if not parameters.is_auto(self.logit_scale):
             return self.logit_scale  # type: ignore[return-value]
         if self.stop_source_ is None:
             raise NotFittedError(
@@ -245,10 +245,10 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         The second value says whether rows of zeros are allowed among them.
         """
         check_is_fitted(self)
-        validation.check_solver_parameters(self.get_params(deep=False))
-        X = validation.as_numpy(X)
-        features = validate_data(self, X, reset=False, dtype=validation.float_dtypes(X))
-        return features, validation.holds_integers(X)
+        parameters.check_solver_parameters(self.get_params(deep=False))
+        X = inputs.as_numpy(X)
+        features = validate_data(self, X, reset=False, dtype=inputs.float_dtypes(X))
+        return features, inputs.holds_integers(X)
 
     def _normalized(
         self,
@@ -321,7 +321,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         if hasattr(self, "velocity_field_"):
             # The field's pickle opens on the CPU, and stays there if its device is not here.
             try:
-                self.velocity_field_.to(validation.check_device(self.device_))
+                self.velocity_field_.to(parameters.check_device(self.device_))
             except ValueError:
                 self.device_ = "cpu"
 

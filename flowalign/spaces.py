@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowalign.validation import shorten
+from flowalign.inputs import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

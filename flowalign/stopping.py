@@ -30,8 +30,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from flowalign import ode
+from flowalign.ode import max_steps
 from flowalign.spaces import directions
-from flowalign.validation import max_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

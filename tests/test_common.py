@@ -7,7 +7,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flowalign import FlowMatchingAligner
-from flowalign.validation import VELOCITY_FIELDS
+from flowalign.parameters import VELOCITY_FIELDS
 
 
 class Float32Aligner(FlowMatchingAligner):

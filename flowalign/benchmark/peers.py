@@ -29,8 +29,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
+from flowalign.parameters import is_auto
 from flowalign.spaces import class_means, place_targets, unit_rows
-from flowalign.validation import is_auto
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

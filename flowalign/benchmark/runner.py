@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, clone
 from tqdm import tqdm
 
 import flowalign
-from flowalign import validation
+from flowalign import parameters
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
 from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
@@ -139,9 +139,9 @@ def run(
     ``joblib.parallel_config(backend="dask")``, workers read `paths` themselves; fits of one that
     died are run by another.
     """
-    validation.integer("n_seeds", n_seeds, low=1)
+    parameters.integer("n_seeds", n_seeds, low=1)
     for n_shots in shots:
-        validation.integer("shots", n_shots, low=1)
+        parameters.integer("shots", n_shots, low=1)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(path).stem for path in paths]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from flowalign.inputs import shorten
 from flowalign.prompts import words
-from flowalign.validation import shorten
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 HIDDEN = (".", "__MACOSX")  # beginnings of names; the latter is what macOS leaves in archives

@@ -17,8 +17,9 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from flowalign.datasets.folders import IMAGE_ENDINGS, files_in, visible_folders
+from flowalign.inputs import shorten
+from flowalign.parameters import one_of
 from flowalign.prompts import BENCHMARK_TEMPLATES, words
-from flowalign.validation import one_of, shorten
 
 Key: TypeAlias = "int | str"  # what tells a class from others, whatever it is called
 Rows: TypeAlias = "list[tuple[str, Key, str]]"  # path of the file, key and name of its class

@@ -20,9 +20,10 @@ from flowalign.class_embeddings import ClassEmbeddings, class_vectors
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.cache import FeatureCache
 from flowalign.encoders.encoding import Encoding
+from flowalign.inputs import is_frame, shorten
+from flowalign.parameters import integer, one_of
 from flowalign.prompts import check_templates, fill, words
 from flowalign.spaces import unit_rows
-from flowalign.validation import integer, is_frame, one_of, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

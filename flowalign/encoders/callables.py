@@ -13,7 +13,7 @@ import numpy as np
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
 from flowalign.encoders.cache import Space
-from flowalign.validation import as_numpy
+from flowalign.inputs import as_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

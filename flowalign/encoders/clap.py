@@ -23,8 +23,8 @@ from flowalign.encoders.models import (
     unit_rows_of,
 )
 from flowalign.encoders.sounds import read_window
+from flowalign.parameters import integer
 from flowalign.prompts import AUDIO_TEMPLATES
-from flowalign.validation import integer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

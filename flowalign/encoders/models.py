@@ -26,7 +26,7 @@ from torch import nn
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
 from flowalign.encoders.cache import Space
-from flowalign.validation import check_device
+from flowalign.parameters import check_device
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import GaussianField, VelocityField
 from flowalign.fields.mlp import TIME_FEATURES
+from flowalign.parameters import check_parameters, class_probabilities
 from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, Contents, read
 from flowalign.spaces import ProcrustesMap
-from flowalign.validation import check_parameters, class_probabilities
 
 MAX_NUMBER = 1e18  # in the configuration of a field; its square has a place in float32
 STOP_SOURCES = (

@@ -14,9 +14,9 @@ import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import as_class_embeddings
 from flowalign.files import written_whole
+from flowalign.parameters import class_probabilities
 from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, pack
-from flowalign.validation import class_probabilities
 
 
 def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:

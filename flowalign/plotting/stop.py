@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from flowalign.parameters import one_of
 from flowalign.plotting.style import COLORS, axes_or_new
-from flowalign.validation import one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
