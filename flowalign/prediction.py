@@ -11,7 +11,7 @@ import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import inputs, ode, parameters, spaces, stopping
@@ -173,6 +173,25 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
             scale = self._scale_at(ode.grid(k, self.step_size)[-1])
             yield self._proba(self._tensor(state), scale).cpu().numpy().astype(state.dtype)
 
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Share of right predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+        y : array-like of shape (n,)
+            Their labels.
+        sample_weight : array-like of shape (n,) or None, default=None
+            What each sample counts for.
+
+        Returns
+        -------
+        float
+        """
+        labels = inputs.as_numpy(y, "y")
+        return super().score(X, labels, inputs.as_numpy(sample_weight, "sample_weight"))
+
     @property
     def n_steps_(self) -> int:
         """Steps that `predict` takes now."""
@@ -246,9 +265,14 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         """
         check_is_fitted(self)
         parameters.check_solver_parameters(self.get_params(deep=False))
-        X = inputs.as_numpy(X)
-        features = validate_data(self, X, reset=False, dtype=inputs.float_dtypes(X))
-        return features, inputs.holds_integers(X)
+        array = inputs.as_numpy(X, "X")
+        checks: dict[str, Any] = {"dtype": inputs.float_dtypes(array)}
+        if (given := inputs.named(X, array)) is array:
+            features = validate_data(self, array, reset=False, **checks)
+        else:
+            validate_data(self, given, reset=False, skip_check_array=True)  # names and width
+            features = check_array(array, estimator=self, input_name="X", **checks)
+        return features, inputs.holds_integers(array)
 
     def _normalized(
         self,
