@@ -289,8 +289,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
-        names_and_width = X
+        given_X = X
         X, y = self._check_X_y(X, y)
+        names_and_width = inputs.named(given_X, X[:1])
         classes, codes = np.unique(y, return_inverse=True)
         given = self.class_embeddings if class_embeddings is None else class_embeddings
         E = None
@@ -298,7 +299,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
-        validation_set = self._check_validation_data(X_val, y_val, names_and_width, X, classes)
+        validation_set = self._check_validation_data(X_val, y_val, given_X, X, classes)
         coupling = Coupling.by_class(X, codes, E, self.joint)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
@@ -332,7 +333,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
-        X, y = inputs.as_numpy(X), inputs.as_numpy(y)
+        X = inputs.as_numpy(X, "X")
+        y = None if y is None else inputs.present_labels(y, "y")
         features, labels = check_X_y(X, y, dtype=inputs.float_dtypes(X), estimator=self)
         inputs.label_values(labels, "y")
         # On the classes alone, thrice: of few samples each it would warn that they are too many.
@@ -346,7 +348,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         """Features and classes (as codes) of validation data, in the form of the support data."""
         if X_val is None and y_val is None:
             return None
-        rows, labels = inputs.check_validation_data(X_val, y_val, X, features, classes)
-        zeros_allowed = inputs.holds_integers(X_val)
+        rows, labels, zeros_allowed = inputs.check_validation_data(
+            X_val, y_val, X, features, classes
+        )
         rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
         return rows, np.searchsorted(classes, labels)

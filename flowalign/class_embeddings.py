@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from flowalign.inputs import as_numpy, is_frame, label_values, shorten, vector_values
+from flowalign.inputs import as_numpy, label_values, shorten, vector_values
 from flowalign.spaces import class_means
 from flowalign.sphere import unit_rows
 
@@ -101,7 +101,7 @@ class ClassEmbeddings:
         """
         if not embeddings:
             raise ValueError("class_embeddings is an empty dict; give one vector per class.")
-        rows = [np.atleast_2d(as_numpy(vector)) for vector in embeddings.values()]
+        rows = [np.atleast_2d(as_numpy(v, "class_embeddings")) for v in embeddings.values()]
         if any(r.ndim > 2 for r in rows):
             raise ValueError("class_embeddings has a 3-dimensional value; give 2-D rows or 1-D.")
         widths = sorted({r.shape[1] for r in rows})
@@ -114,13 +114,14 @@ class ClassEmbeddings:
         return cls(np.repeat(keys, [len(r) for r in rows]), np.concatenate(rows))
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> ClassEmbeddings:
-        """Make a table from a DataFrame whose index holds the labels.
+    def from_frame(cls, frame: pd.DataFrame | pd.Series) -> ClassEmbeddings:
+        """Make a table from a DataFrame or Series whose index holds the labels.
 
         Parameters
         ----------
-        frame : pandas.DataFrame
-            One embedding per row, one coordinate per column, labels as the index.
+        frame : pandas.DataFrame or pandas.Series
+            One embedding per row, one coordinate per column, labels as the index. The rows may also
+            stand as arrays in the cells of one column.
 
         Returns
         -------
@@ -239,7 +240,7 @@ def as_class_embeddings(value: Any, y: NDArray[Any], *, fit_argument: bool) -> C
         table = value
     elif isinstance(value, Mapping):
         table = ClassEmbeddings.from_dict(value)
-    elif is_frame(value):
+    elif hasattr(value, "iloc"):  # of pandas, a DataFrame or a Series
         table = ClassEmbeddings.from_frame(value)
     else:
         table = _from_rows(value, y, fit_argument=fit_argument)

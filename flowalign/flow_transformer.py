@@ -11,7 +11,7 @@ import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters, sphere
@@ -145,9 +145,14 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self)
         parameters.check_solver_parameters(self.get_params(deep=False))
-        X = inputs.as_numpy(X)
-        features = validate_data(self, X, reset=False, dtype=inputs.float_dtypes(X))
-        return features, inputs.holds_integers(X)
+        array = inputs.as_numpy(X, "X")
+        checks: dict[str, Any] = {"dtype": inputs.float_dtypes(array)}
+        if (given := inputs.named(X, array)) is array:
+            features = validate_data(self, array, reset=False, **checks)
+        else:
+            validate_data(self, given, reset=False, skip_check_array=True)  # names and width
+            features = check_array(array, estimator=self, input_name="X", **checks)
+        return features, inputs.holds_integers(array)
 
     def _normalized(
         self,

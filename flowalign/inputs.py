@@ -1,6 +1,7 @@
 """The one door for what users hand in: tensors, arrays, frames and lists become arrays.
 
-Every message names the argument, what was got and what to do.
+:func:`as_numpy` takes them all; the other functions say what is in an array, and refuse what does
+not belong. Every message names the argument, what was got and what to do.
 """
 
 from __future__ import annotations
@@ -15,23 +16,74 @@ from sklearn.utils.validation import check_array
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_HALF_TENSORS = (torch.float16, torch.bfloat16)
+# Of 16-bit floats, by the names that numpy and torch give them: the distance from 1 to the next.
+HALF_PRECISION = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+# Columns of pandas that are not wider than float32, with and without missing values.
+SINGLE_COLUMNS = {"float16", "float32", "Float32", "float[pyarrow]", "halffloat[pyarrow]"}
 
 
-def as_numpy(values: Any) -> Any:
-    """Turn tensors into arrays, 16-bit floats, which BLAS lacks, into float32, and bytes around.
+def as_numpy(values: Any, name: str) -> Any:
+    """Turn tensors, lists, columns and frames into arrays.
 
-    Anything else (lists, DataFrames, sparse matrices) is returned as it is.
+    Tensors may have any float type, be on any device, ask for gradients, and stand in lists. A
+    column or a list whose cells are arrays becomes an array of one dimension more. 16-bit floats,
+    which BLAS lacks, become float32; nothing else that is an array is copied or looked through.
+    Frames of pandas, whose columns scikit-learn knows how to read, and what has no array in it
+    (sparse matrices, strings, None) are returned as they are.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.dtype in _HALF_TENSORS else values).numpy()
-    if isinstance(values, np.ndarray) and values.dtype.name in ("float16", "bfloat16"):
+        return _from_tensor(values, name)
+    if is_frame(values):
+        if not any(dtype.kind == "O" for dtype in values.dtypes):
+            return values
+        cells = np.asarray(values)
+        return as_numpy(cells, name) if _holds_arrays(cells) else values
+    if isinstance(values, list | tuple):
+        values = _from_list(values, name)
+    if not isinstance(values, np.ndarray):
+        if not hasattr(values, "__array__"):
+            return values
+        values = np.asarray(values)
+    if values.dtype.name in HALF_PRECISION:
         return values.astype(np.float32)
-    if isinstance(values, np.ndarray) and not values.dtype.isnative:
+    if not values.dtype.isnative:
         # scikit-learn would take a foreign float32 for another dtype, and widen it.
         return values.astype(values.dtype.newbyteorder("="))
+    if _holds_arrays(values):
+        cells = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        return as_numpy(cells.tolist(), name)
     return values
+
+
+def _from_tensor(tensor: torch.Tensor, name: str) -> NDArray[Any]:
+    try:
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"its layout is {tensor.layout}; make it dense, {name}.to_dense()")
+        tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
+        wide = not tensor.is_floating_point() or tensor.dtype in (torch.float32, torch.float64)
+        return (tensor if wide else tensor.float()).numpy()
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} is a tensor that cannot be read as an array: {error}.") from error
+
+
+def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
+    if not (values and isinstance(values[0], torch.Tensor)):  # numpy would read each entry alone
+        try:
+            return np.asarray(values)
+        except (TypeError, ValueError, RuntimeError):
+            pass  # tensors further inside, which numpy cannot read, or rows of several widths
+    parts = [as_numpy(v, name) if isinstance(v, _ARRAYS) else v for v in values]
+    try:
+        return np.asarray(parts)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must have rows of one width: {error}") from error
+
+
+_ARRAYS = (torch.Tensor, np.ndarray, list, tuple)
+
+
+def _holds_arrays(values: NDArray[Any]) -> bool:
+    return values.dtype.kind == "O" and any(isinstance(cell, _ARRAYS) for cell in values.flat)
 
 
 def is_frame(values: Any) -> bool:
@@ -39,12 +91,28 @@ def is_frame(values: Any) -> bool:
     return all(hasattr(values, name) for name in ("columns", "index", "dtypes"))
 
 
+def column_names(values: Any) -> list[Any] | None:
+    """Names of the columns of a frame of pandas, polars or pyarrow; None of anything else."""
+    if is_frame(values) or not hasattr(values, "column_names"):
+        names = getattr(values, "columns", None)
+    else:
+        names = values.column_names
+    return None if names is None else list(names)
+
+
+def named(values: Any, array: Any) -> Any:
+    """Return what has the names and the width of the features: `values` as given, or its array.
+
+    A frame has them if it has a column for each column of the array, not if its cells are arrays.
+    """
+    names = column_names(values)
+    return array if names is None or array.shape[1:] != (len(names),) else values
+
+
 def float_dtypes(values: Any) -> list[type]:
     """Dtypes that ``values`` may keep, the first being the one that others are cast to."""
-    if is_frame(values):
-        names = {str(dtype) for dtype in values.dtypes}
-        if names <= {"float16", "float32"}:
-            return [np.float32]
+    if is_frame(values) and {str(dtype) for dtype in values.dtypes} <= SINGLE_COLUMNS:
+        return [np.float32]
     return [np.float64, np.float32]
 
 
@@ -58,20 +126,46 @@ def holds_integers(values: Any) -> bool:
     return np.asarray(values).dtype.kind in "iub"
 
 
-def label_values(labels: ArrayLike, name: str) -> NDArray[Any]:
-    """Labels as a 1-D array that can be sorted: all strings or all numbers, none missing."""
+def precision(values: Any) -> float:
+    """Distance from 1 to the next number of the widest-spaced floats in values as given."""
+    if isinstance(values, list | tuple):
+        return max(map(precision, values), default=0.0)
+    dtype = str(getattr(values, "dtype", "")).removeprefix("torch.")
+    return HALF_PRECISION.get(dtype, 0.0)
+
+
+def present_labels(labels: Any, name: str) -> Any:
+    """Labels as :func:`as_numpy` returns them, of any shape, none missing."""
+    missing = 0
     if isinstance(labels, list | tuple):
-        strings = sum(isinstance(label, str) for label in labels)
-        if 0 < strings < len(labels):
-            # numpy would turn the numbers into strings, and then nothing would match.
-            raise TypeError(f"{name} mixes strings with other types; use one type of label.")
+        others = [label for label in labels if not isinstance(label, str)]
+        if 0 < len(others) < len(labels):  # numpy would turn them into strings
+            missing = sum(map(_is_missing, others))
+            if not missing:
+                raise TypeError(f"{name} mixes strings with other types; use one type of label.")
+    labels = as_numpy(labels, name)
     array = np.asarray(labels)
+    if array.dtype.kind in "fmM":
+        missing = int(np.count_nonzero(np.isnan(array)))
+    elif array.dtype.kind == "O":
+        missing = sum(map(_is_missing, array.ravel().tolist()))
+    if missing:
+        raise ValueError(f"{name} has {missing} missing labels (None, NaN or NA); drop those rows.")
+    return labels
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # pandas' NA compares with nothing
+        return True
+
+
+def label_values(labels: Any, name: str) -> NDArray[Any]:
+    """Labels as a 1-D array that can be sorted: all strings or all numbers, none missing."""
+    array = np.asarray(present_labels(labels, name))
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a non-empty 1-D list of labels, got shape {array.shape}.")
-    if array.dtype.kind == "f" or array.dtype.kind == "O":
-        missing = [label for label in array.tolist() if label is None or label != label]
-        if missing:
-            raise ValueError(f"{name} has {len(missing)} missing labels (None or NaN).")
     try:
         np.unique(array)
     except TypeError as error:
@@ -82,7 +176,9 @@ def label_values(labels: ArrayLike, name: str) -> NDArray[Any]:
 def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
     """Vectors as a finite (m, e) array, float32 kept, everything else float64."""
     try:
-        array = np.asarray(as_numpy(vectors))
+        array = np.asarray(as_numpy(vectors, name))
+        if array.dtype.kind == "c":
+            raise TypeError("complex numbers")
         if array.dtype != np.float32:
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -103,8 +199,8 @@ def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
 
 def check_validation_data(
     X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return validation features and labels as arrays.
+) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    """Return validation features and labels as arrays, and whether the features are integers.
 
     They must match the support data: ``X`` as it was given, ``features`` as it is used, and the
     labels that have a class embedding, ``classes``.
@@ -112,16 +208,18 @@ def check_validation_data(
     if X_val is None or y_val is None:
         given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
         raise ValueError(f"{given} was given without {missing}; give both or neither.")
-    if is_frame(X_val) and is_frame(X) and list(X_val.columns) != list(X.columns):
+    names, expected = column_names(X_val), column_names(X)
+    if names is not None and expected is not None and names != expected:
         raise ValueError(
-            f"X_val has columns {shorten(X_val.columns)} where X has {shorten(X.columns)}; give "
+            f"X_val has columns {shorten(names)} where X has {shorten(expected)}; give "
             "both the same, in the same order."
         )
     try:
-        rows = check_array(as_numpy(X_val), dtype=features.dtype, ensure_min_samples=0)
+        array = as_numpy(X_val, "X_val")
+        rows = check_array(array, dtype=features.dtype, ensure_min_samples=0)
     except (TypeError, ValueError) as error:
         raise type(error)(f"X_val must be features like X: {error}") from error
-    labels = label_values(as_numpy(y_val), "y_val")
+    labels = label_values(y_val, "y_val")
     if len(rows) != len(labels):
         raise ValueError(
             f"X_val and y_val must pair up, got {len(rows)} rows and {len(labels)} labels."
@@ -138,7 +236,7 @@ def check_validation_data(
             f"y_val has labels that are no class: {shorten(unknown)}; there are "
             f"{shorten(classes.tolist())}."
         )
-    return rows, labels
+    return rows, labels, holds_integers(array)
 
 
 def shorten(values: Iterable[Any], limit: int = 5) -> str:

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from flowalign import calibration, ode, parameters, sphere
+from flowalign import calibration, inputs, ode, parameters, sphere
 from flowalign.flow_transformer import FlowTransformer
 
 if TYPE_CHECKING:
@@ -104,6 +104,25 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         for k, state in enumerate(self.staged_transform(X)):
             scale = self._scale_at(ode.grid(k, self.step_size)[-1])
             yield self._proba(self._tensor(state), scale).cpu().numpy().astype(state.dtype)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Share of right predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+        y : array-like of shape (n,)
+            Their labels.
+        sample_weight : array-like of shape (n,) or None, default=None
+            What each sample counts for.
+
+        Returns
+        -------
+        float
+        """
+        labels = inputs.as_numpy(y, "y")
+        return super().score(X, labels, inputs.as_numpy(sample_weight, "sample_weight"))
 
     @property
     def logit_scale_(self) -> float:

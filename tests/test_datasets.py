@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_similarity
@@ -29,6 +30,16 @@ def test_few_shot_is_seeded_and_nested():
     assert set(four) != set(few_shot(X, y, 4, random_state=4)[0].ravel())
 
 
+def test_few_shot_takes_tensors():
+    X, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
+    rows, labels = few_shot(X, y, 2, random_state=0)
+    tensor = torch.tensor(X, requires_grad=True)
+    for form in (tensor, list(tensor)):
+        found, codes = few_shot(form, list(torch.tensor(y)), 2, random_state=0)
+        np.testing.assert_array_equal(found, rows)
+        np.testing.assert_array_equal(codes, labels)
+
+
 def test_few_shot_keeps_frames():
     frame = pd.DataFrame({"f": range(6)}, index=list("uvwxyz"))
     rows, labels = few_shot(frame, pd.Series([0, 1] * 3), 2, random_state=0)
@@ -43,6 +54,9 @@ def test_few_shot_keeps_frames():
         (0, ["a", "b"], "n_shots must be"),
         (1.5, ["a", "b"], "n_shots must be"),
         (1, ["a", "b"], "inconsistent numbers of samples"),
+        (1, ["a", "a", None, "b", "b"], "y has 1 missing labels"),
+        (1, ["a", "a", np.nan, "b", "b"], "y has 1 missing labels"),
+        (1, pd.Series([0, 0, pd.NA, 1, 1], dtype="Int64"), "y has 1 missing labels"),
     ],
 )
 def test_few_shot_refuses(n_shots, y, message):

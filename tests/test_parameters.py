@@ -112,6 +112,28 @@ def test_class_probabilities():
         ("empirical", np.array([0.7, 0.1, 0.2])),
         ({"b": 0.5, "a": 0.2, "c": 0.3}, np.array([0.2, 0.5, 0.3])),
         (torch.tensor([0.2, 0.5, 0.3]), np.array([0.2, 0.5, 0.3])),
+        ([torch.tensor(p, requires_grad=True) for p in (0.2, 0.5, 0.3)], [0.2, 0.5, 0.3]),
     ]:
         found = parameters.class_probabilities(given, classes, counts)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [3, 5, 7, 1000])
+def test_probabilities_of_16_bits_are_as_exact_as_16_bits_are(n_classes):
+    classes = np.arange(n_classes)
+    exact = np.full(n_classes, 1 / n_classes)
+    for given in (
+        exact.astype(np.float16),
+        torch.tensor(exact).half(),
+        torch.tensor(exact).bfloat16(),
+        list(torch.tensor(exact).bfloat16()),
+        dict(enumerate(exact.astype(np.float16))),
+    ):
+        found = parameters.class_probabilities(given, classes, np.ones(n_classes))
+        assert found.dtype == np.float64
+        assert found.sum() == pytest.approx(1, abs=1e-12)
+        np.testing.assert_allclose(found, exact, rtol=1e-2)
+    rounded = exact.astype(np.float16).astype(float)
+    if abs(rounded.sum() - 1) > 1e-5:  # in float64 that is no rounding
+        with pytest.raises(ValueError, match="sum to 1"):
+            parameters.class_probabilities(rounded, classes, np.ones(n_classes))

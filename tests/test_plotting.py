@@ -5,6 +5,7 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
 from flowalign import FlowMatchingAligner
@@ -109,6 +110,22 @@ def test_displays_draw_where_they_are_told(fitted, data):
     assert TrajectoryDisplay.from_estimator(fitted, data.X_test[:3], ax=left).ax_ is left
     assert ModalityGapDisplay.from_estimator(fitted, data.X_test, axes=[left, right])
     assert len(plt.get_fignums()) == 1
+
+
+def test_displays_take_tensors():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12, 5)), np.repeat([0, 1], 6)
+    model = FlowMatchingAligner().fit(X, y, np.eye(5)[:2])
+    rows = [torch.tensor(row, requires_grad=True) for row in X]
+    labels = list(torch.tensor(y))
+    ways = [TrajectoryDisplay.from_estimator(model, *given) for given in ((X, y), (rows, labels))]
+    np.testing.assert_array_equal(ways[0].points, ways[1].points)
+    gaps = [ModalityGapDisplay.from_estimator(model, given).gaps for given in (X, rows)]
+    assert gaps[0] == gaps[1]
+    proba = torch.tensor(model.predict_proba(X), requires_grad=True)
+    drawn = ReliabilityDisplay.from_predictions(labels, list(proba), torch.arange(2))
+    expected = ReliabilityDisplay.from_estimator(model, rows, labels)
+    np.testing.assert_array_equal(drawn.confidence, expected.confidence)
 
 
 def test_what_cannot_be_drawn_is_said(data, fitted, monkeypatch):

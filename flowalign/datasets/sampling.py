@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils import check_consistent_length, check_random_state
 
+from flowalign.inputs import as_numpy, label_values
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -41,7 +43,7 @@ def few_shot(
     Raises
     ------
     ValueError
-        If a class has fewer than `n_shots` samples.
+        If a class has fewer than `n_shots` samples, or labels are missing.
 
     Examples
     --------
@@ -54,7 +56,7 @@ def few_shot(
     if not isinstance(n_shots, Integral) or n_shots < 1:
         raise ValueError(f"n_shots must be an integer of at least 1, got {n_shots!r}.")
     check_consistent_length(X, y)
-    labels = np.asarray(y)
+    labels = label_values(y, "y")
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < n_shots:
         scarce = classes[counts.argmin()]
@@ -64,4 +66,6 @@ def few_shot(
         )
     rng = check_random_state(random_state)
     rows = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n_shots] for c in classes])
-    return (X.iloc[rows] if hasattr(X, "iloc") else np.asarray(X)[rows]), labels[rows]
+    return (X.iloc[rows] if hasattr(X, "iloc") else np.asarray(as_numpy(X, "X"))[rows]), labels[
+        rows
+    ]

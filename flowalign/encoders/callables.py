@@ -142,7 +142,7 @@ def _rows(name: str, function: Function, inputs: list[Any]) -> NDArray[np.float3
     returned = function(inputs)
     try:
         # A copy: the function may use its memory again in the next call.
-        rows = np.array(as_numpy(returned), dtype=np.float32)
+        rows = np.array(as_numpy(returned, name), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must return numbers in rows of one width: {error}") from error
     if rows.ndim != 2 or len(rows) != len(inputs) or rows.shape[1] == 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowalign.inputs import as_numpy, label_values
 from flowalign.plotting.style import COLORS, axes_or_new, class_codes
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class ReliabilityDisplay:
         **line_kw: Any,
     ) -> ReliabilityDisplay:
         """Plot labels (n,) against probabilities (n, C) whose columns are ``classes``, (C,)."""
-        proba = np.asarray(y_proba)
-        hits = proba.argmax(axis=1) == class_codes(y_true, np.asarray(classes))
+        proba = np.asarray(as_numpy(y_proba, "y_proba"))
+        hits = proba.argmax(axis=1) == class_codes(y_true, label_values(classes, "classes"))
         bins = np.array(reliability_bins(proba.max(axis=1), hits, n_bins)).T
         display = cls(count=bins[0].astype(int), confidence=bins[1], accuracy=bins[2])
         return display.plot(ax=ax, **line_kw)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowalign.inputs import label_values
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
@@ -31,7 +33,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
 
 def class_codes(y: ArrayLike, classes: NDArray[Any]) -> NDArray[Any]:
     """Return the rows of labels, (n,), among sorted classes, (C,)."""
-    labels = np.asarray(y)
+    labels = label_values(y, "y")
     unknown = ~np.isin(labels, classes)
     if unknown.any():
         raise ValueError(f"y has labels that the classes lack: {np.unique(labels[unknown])[:5]}.")

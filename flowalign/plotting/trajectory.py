@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from flowalign.inputs import as_numpy, label_values, vector_values
 from flowalign.plotting.style import COLORS, MARKERS, axes_or_new, class_codes
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class TrajectoryDisplay:
         -------
         TrajectoryDisplay
         """
-        labels = estimator.predict(X) if y is None else np.asarray(y)
+        labels = estimator.predict(X) if y is None else y
         return cls.from_predictions(
             estimator.trajectory(X), labels, estimator.class_embeddings_, estimator.classes_,
             ax=ax, **line_kw,
@@ -121,7 +122,9 @@ class TrajectoryDisplay:
         **line_kw: Any,
     ) -> TrajectoryDisplay:
         """Plot states of shape (steps + 1, n, d), labels (n,), targets (C, d) and classes (C,)."""
-        states, targets, classes = (np.asarray(v) for v in (states, class_embeddings, classes))
+        states = np.asarray(as_numpy(states, "states"))
+        targets = vector_values(class_embeddings, "class_embeddings")
+        classes = label_values(classes, "classes")
         codes = class_codes(y, classes)
         plane = _plane(targets, states[-1])
         points = plane.transform(states.reshape(-1, states.shape[-1]))
