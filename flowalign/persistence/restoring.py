@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import GaussianField, VelocityField
 from flowalign.fields.mlp import TIME_FEATURES
+from flowalign.files import expanded
 from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, Contents, read
 from flowalign.spaces import ProcrustesMap
@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     Parameters
     ----------
     path : str or path
-        The file. It need not be trusted.
+        The file; ``~`` is the home folder. It need not be trusted.
 
     Returns
     -------
@@ -50,7 +50,8 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     OSError
         If it cannot be read.
     """
-    return restore(path, read(Path(path)))
+    path = expanded(path)
+    return restore(path, read(path))
 
 
 def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAligner:
