@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import VelocityField, kind_of
+from flowalign.files import expanded
 from flowalign.gaussian.model import GaussianModel
 from flowalign.held_out import SOURCES
 from flowalign.parameters import check_parameters, class_probabilities
@@ -30,7 +30,7 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     Parameters
     ----------
     path : str or path
-        The file. It need not be trusted.
+        The file; ``~`` is the home folder. It need not be trusted.
 
     Returns
     -------
@@ -43,7 +43,8 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     OSError
         If it cannot be read.
     """
-    return restore(path, read(Path(path)))
+    path = expanded(path)
+    return restore(path, read(path))
 
 
 def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAligner:

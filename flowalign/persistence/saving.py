@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,9 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     aligner : FlowMatchingAligner
         Fitted. Labels are numbers or strings.
     path : str or path
-        The file, by exactly this name; ".safetensors" is customary. One that is there is replaced
-        when the new one is complete.
+        The file, by exactly this name; ".safetensors" is customary, ``~`` is the home folder. One
+        that is there is replaced when the new one is complete; of a symbolic link, the file that
+        it leads to.
 
     Raises
     ------
@@ -38,7 +38,10 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         For another estimator, or for labels or parameters that the format cannot hold; the message
         says which, and what to do.
     ValueError
-        For string labels in a dtype far wider than they are.
+        For string labels in a dtype far wider than they are, or a path that is a device, a pipe or
+        a socket.
+    OSError
+        If the file cannot be written there.
 
     Notes
     -----
@@ -90,7 +93,7 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     names = getattr(aligner, "feature_names_in_", None)
     header["fitted"] = {key: getattr(aligner, name) for key, (name, _) in FITTED.items()}
     header["fitted"]["feature_names"] = None if names is None else [str(name) for name in names]
-    with written_whole(Path(path)) as file:
+    with written_whole(path) as file:
         file.write(pack(header, arrays))
 
 
