@@ -17,9 +17,9 @@ import torch
 from matplotlib.collections import LineCollection
 
 from flowalign import ode, path
-from flowalign.closed_form import fit_gaussian_field
+from flowalign.gaussian.fit import fit_gaussian_field
 from flowalign.fields import GaussianField, MLPField
-from flowalign.training import train
+from flowalign.network.training import train
 
 # %%
 # The model

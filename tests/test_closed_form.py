@@ -1,5 +1,7 @@
 """The Gaussian field as fitted: against discriminant analysis, priors, text and units."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,10 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner
-from flowalign.balance import balance
-from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
+from flowalign.coupling import Coupling
+from flowalign.gaussian.evidence import Evidence, weigh
+from flowalign.gaussian.fit import fit_gaussian
+from flowalign.gaussian.model import MAX_NOISE_RATIO
 
 ZERO = torch.tensor(0.0)
 
@@ -22,17 +26,14 @@ def gaussian_classes(n_classes=4, n_shots=300, d=5, seed=0, separation=1.0):
 
 
 def fit(X, codes, targets, **options):
-    return fit_both(X, codes, targets, **options)[0]
+    return fitted(X, codes, targets, **options).field
 
 
-def fit_both(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
-    """Return the field, and the same without each sample."""
-    log_prior = np.zeros(len(targets)) if prior is None else np.log(prior)
-    X, targets, log_prior = (torch.tensor(a, dtype=torch.float64) for a in (X, targets, log_prior))
-    return fit_gaussian_field(
-        X, targets, torch.tensor(codes), joint=joint, log_prior=log_prior, noise=noise,
-        embeddings=None if embeddings is None else torch.tensor(embeddings, dtype=torch.float64),
-    )  # fmt: skip
+def fitted(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+    """What a fit gives for targets that are where they are."""
+    coupling = Coupling(X, codes, embeddings, targets, joint, None)
+    prior = np.full(len(targets), 1 / len(targets)) if prior is None else prior
+    return fit_gaussian(coupling, prior=prior, noise=noise, device="cpu")
 
 
 def test_at_the_start_the_posterior_is_that_of_discriminant_analysis():
@@ -77,23 +78,31 @@ def test_noise_bounds_the_variances():
     torch.testing.assert_close(noisy, quiet.clamp_min(bound))
 
 
-def test_priors_and_text_are_weighed_by_the_balance():
+def test_priors_and_text_are_weighed_by_the_evidence():
     X, codes = gaussian_classes(n_shots=6)
     E = np.random.default_rng(2).normal(size=(4, 5))
     prior = np.array([0.1, 0.2, 0.3, 0.4])
-    field, left_out = fit_both(X, codes, E, embeddings=E, joint=True, prior=prior)
-    log_prior = torch.tensor(prior).log()
-    model = left_out.double().replace(log_prior=log_prior)
-    beta, tau = balance(model, torch.tensor(X), torch.tensor(codes), left_out.config["tail"])
-    assert field.config["text_weight"] == pytest.approx(100 * tau / beta, rel=1e-3)
-    torch.testing.assert_close(field.log_prior, (log_prior / beta).float(), rtol=1e-3, atol=0)
-    assert left_out.config == field.config
+    found = fitted(X, codes, E, embeddings=E, joint=True, prior=prior)
+    model, log_prior = replace(found.model, evidence=None), torch.tensor(prior).log()
+    x, y = torch.tensor(X), torch.tensor(codes)
+    left_out = model.without_each(model.field(torch.tensor(E), log_prior), x, y)
+    beta, tau = weigh(left_out, x, y, found.field.config["tail"])
+    assert found.model.evidence == pytest.approx((beta, tau))
+    assert found.field.config["text_weight"] == pytest.approx(100 * tau / beta)
+    torch.testing.assert_close(found.field.log_prior, (log_prior / beta).float())
 
 
-def test_many_samples_are_thinned_before_they_are_left_out(monkeypatch):
-    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 100)
+def test_many_samples_are_thinned_before_they_are_weighed(monkeypatch):
+    monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 100)
+    seen = []
+    monkeypatch.setattr(
+        "flowalign.gaussian.fit.weigh",
+        lambda left_out, x, codes, tail: seen.append(x) or Evidence(0.1, 1.0),
+    )
     X, codes = gaussian_classes(n_shots=30)
-    assert len(fit_both(X, codes, np.eye(4, 5))[1].rows.unique()) == 20
+    E = np.random.default_rng(2).normal(size=(4, 5))
+    fit(X, codes, E, embeddings=E, joint=True)
+    assert len(seen[0].unique(dim=0)) == 20
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowalign import ode
-from flowalign.validation import max_steps
+from flowalign.parameters import max_steps
 
 ORDERS = {
     "euler": 1,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from flowalign import FlowMatchingAligner, prediction, spaces
+from flowalign import FlowMatchingAligner, blocks, sphere
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_row_does_not_depend_on_batch_order_or_block(dtype, method, model, X, 
     order = np.random.default_rng(0).permutation(len(X))
     np.testing.assert_allclose(call(X[order]), whole[order], **tolerance)
     np.testing.assert_allclose(np.concatenate([call(x[None]) for x in X]), whole, **tolerance)
-    monkeypatch.setattr(prediction, "BLOCK_BYTES", 7 * 32 * np.dtype(dtype).itemsize)
+    monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 7 * 32 * np.dtype(dtype).itemsize)
     np.testing.assert_allclose(call(X), whole, **tolerance)
 
 
@@ -279,15 +279,15 @@ def test_the_memory_of_a_prediction_does_not_grow_with_its_rows(
     rows[:] = np.resize(data.X_test, rows.shape)
     rows[321] = 0
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    monkeypatch.setattr(prediction, "BLOCK_BYTES", 64 * 4 * fitted.velocity_field_.width)
+    monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 64 * 4 * fitted.velocity_field_.row_size)
     sizes = []
-    unit_rows = spaces.unit_rows
+    unit_rows = sphere.unit_rows
 
     def watched(X, *args, **kwargs):
         sizes.append(len(X))
         return unit_rows(X, *args, **kwargs)
 
-    monkeypatch.setattr(spaces, "unit_rows", watched)
+    monkeypatch.setattr(sphere, "unit_rows", watched)
     with pytest.raises(ValueError, match="rows of zeros.*: 321"):
         fitted.predict(mapped)
     assert max(sizes) == 64

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowalign.fields import MLPField
-from flowalign.training import train
+from flowalign.network import MLPField
+from flowalign.network.training import train
 
 BUDGET = {
     "noise": 0.0,

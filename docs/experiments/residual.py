@@ -27,7 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 from flowalign import FlowMatchingAligner
 from flowalign.fields import GaussianField, MLPField, VelocityField
 from flowalign.fitting import default_batch_size, default_hidden_dim
-from flowalign.training import train
+from flowalign.network.training import train
 
 DIGITS = Path("digits")
 STEPS = (5, 10)

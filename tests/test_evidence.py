@@ -1,4 +1,4 @@
-"""The balance of text and samples follows the evidence."""
+"""Text and samples are weighed by what they say of samples that they have not seen."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from gaussian_toy import refit_without
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from flowalign.balance import PRIOR_MEDIAN, _calibrate, balance
-from flowalign.class_model import Support, estimate_covariance, estimate_means
-from flowalign.leave_one_out import LeaveOneOutField
+from flowalign.gaussian.evidence import PRIOR_MEDIAN, _calibrate, weigh
+from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.statistics import ClassStatistics
 
 
 def test_calibration_recovers_the_weights_that_made_the_labels():
@@ -23,7 +23,7 @@ def test_calibration_recovers_the_weights_that_made_the_labels():
     assert tau == pytest.approx(0.6, rel=0.05)
 
 
-def test_the_balance_is_the_stated_maximum(joint):
+def test_the_weights_are_the_stated_maximum(joint):
     """Against a plain minimisation of the penalised loss of the left-out samples."""
     X, codes, targets = joint
     noisy = X + 0.3 * np.random.default_rng(0).normal(size=X.shape)
@@ -55,15 +55,10 @@ def weights(X, codes, targets, log_prior=None):
     C = len(targets)
     X, targets = torch.from_numpy(X), torch.from_numpy(targets)
     codes = torch.from_numpy(codes)
-    support = Support.of(X, codes, C)
-    means = estimate_means(support, targets)
-    covariance = estimate_covariance(support, X, means)
+    model = GaussianModel.of(ClassStatistics.of(X, codes, C), targets)
     log_prior = torch.zeros(C, dtype=X.dtype) if log_prior is None else log_prior
-    rows = torch.arange(len(X))
-    model = LeaveOneOutField.of(
-        X, codes, targets, support, means, covariance, log_prior, rows, noise_std=0.0
-    )
-    return balance(model, X, codes, float(covariance.tail))
+    left_out = model.without_each(model.field(targets, log_prior), X, codes)
+    return weigh(left_out, X, codes, float(model.within.tail))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +71,7 @@ def joint():
     return targets[codes] + 0.15 * rng.normal(size=(72, 40)), codes, targets
 
 
-def test_the_balance_follows_the_evidence(joint):
+def test_the_weights_follow_the_evidence(joint):
     X, codes, targets = joint
     noisy = X + 0.2 * np.random.default_rng(0).normal(size=X.shape)
     right = weights(noisy, codes, targets)
@@ -85,7 +80,7 @@ def test_the_balance_follows_the_evidence(joint):
     assert wrong[1] < 0.1  # zero-shot is left where the samples speak against it
 
 
-def test_the_balance_does_not_depend_on_the_order_of_rows_or_classes(joint):
+def test_the_weights_do_not_depend_on_the_order_of_rows_or_classes(joint):
     X, codes, targets = joint
     rows = np.random.default_rng(0).permutation(len(X))
     classes = np.random.default_rng(1).permutation(len(targets))
