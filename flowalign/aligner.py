@@ -13,16 +13,17 @@ from sklearn.utils.validation import check_X_y, validate_data
 from flowalign import inputs, parameters
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
 from flowalign.coupling import Coupling
-from flowalign.fitting import field_fitter
+from flowalign.fields import kind_of
+from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
-from flowalign.prediction import FlowPrediction
+from flowalign.read_out import FlowClassifier
 from flowalign.stopping import choose_stop, score_steps
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-class FlowMatchingAligner(FlowPrediction, BaseEstimator):
+class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
     Flow Matching Alignment [1]_: a velocity field is fitted by flow matching to paths that lead
@@ -39,10 +40,10 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         cross-validation. None takes the class means of X.
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
         "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
-        :class:`flowalign.fields.GaussianField`. Text and samples are balanced in ``fit`` by leaving
-        samples out. "mlp" is the paper's, a residual network modulated by time, which is trained:
-        :class:`flowalign.fields.MLPField`. It takes hundreds of times as long and is mostly less
-        accurate, but assumes nothing.
+        :class:`flowalign.gaussian.GaussianField`. In a joint space text and samples are weighed in
+        ``fit`` by leaving samples out. "mlp" is the paper's, a residual network modulated by time,
+        which is trained: :class:`flowalign.network.MLPField`. It takes hundreds of times as long
+        and is mostly less accurate, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -116,6 +117,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         How they were mapped if not.
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
+    gaussian_model_ : flowalign.gaussian.GaussianModel or None
+        What is believed of each class, for "gaussian".
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
@@ -301,26 +304,29 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         prior = parameters.class_probabilities(self.class_prior, classes, counts)
-        fit_field = field_fitter(self.get_params(deep=False), prior, device)
+        kind = kind_of(self.velocity_field)
+        fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
         fitted = fit_field(coupling)
         source, scores, stop = None, None, None
         if parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale):
-            source, parts = hold_out(fitted, coupling, validation_set, fit_field)
+            source, parts = hold_out(kind, fitted, coupling, validation_set, fit_field)
             scores = score_steps(parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
-            stop = choose_stop(source, scores, trained=fitted.left_out is None)
+            stop = choose_stop(source, scores, kind.one_shot_stop)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
         self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype, order="C")
-        self.joint_ = coupling.joint
+        self.joint_ = bool(coupling.joint)
         self.embedding_map_ = coupling.embedding_map
         self.velocity_field_ = fitted.field
+        self.gaussian_model_ = fitted.model
         self.loss_curve_ = fitted.loss_curve
         self.n_iter_ = max(1, len(fitted.loss_curve))
         self.stop_scores_ = scores
         self.stop_source_ = source
         self.device_ = str(device)
+        self._kind = self.velocity_field
         self._stop = stop
         self._normalize = bool(self.normalize)
         return self

@@ -15,7 +15,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from flowalign.inputs import as_numpy, label_values, shorten, vector_values
-from flowalign.spaces import class_means, unit_rows
+from flowalign.spaces import class_means
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,11 +1,11 @@
-"""Samples beside a field that has not seen them: what the stop and the temperature are chosen on.
+"""Samples beside a flow that has not seen them: what the stop and the temperature are chosen on.
 
 Three ways to come by them: validation data, leaving one out in closed form, and cross-fitting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,63 +13,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowalign.coupling import N_FOLDS, Coupling, thinned
+from flowalign import blocks, ode
+from flowalign.coupling import Coupling
+from flowalign.sphere import cosine_similarities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowalign.fields import VelocityField
-    from flowalign.fitting import Fitted
-    from flowalign.leave_one_out import LeaveOneOutField
+    from flowalign.fields import Fitted, Flow, Kind, VelocityField
 
-BLOCK = 1024  # samples; scoring keeps their states at all steps
-N_TRAININGS = 2
-"""Folds that a network is cross-fitted on. All four choose better by 0.2 points at 16 samples a
-class and the same at 4, for two trainings more (decision 6)."""
+SOURCES = ("validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing")
+"""Who can be held out. "held-out classes" are cross-fitted in a set with one sample a class."""
+
+N_FOLDS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Samples, and a field and targets that were fitted without them.
+    """Samples, and a flow and targets that were fitted without them.
 
     Attributes
     ----------
-    field : VelocityField
+    flow : Flow
     x : Tensor of shape (m, d)
-        Features, on the field's device and in its dtype.
-    codes : Tensor of shape (m,)
+        Features, on the device and in the dtype of the flow.
+    codes : ndarray of shape (m,)
         Their classes, rows of `targets`.
     targets : Tensor of shape (C, d)
         In the feature space.
     """
 
-    field: VelocityField
+    flow: Flow
     x: Tensor
-    codes: Tensor
+    codes: NDArray[Any]
     targets: Tensor
 
-    @classmethod
-    def of(
-        cls,
-        field: VelocityField,
-        rows: NDArray[Any],
-        X: NDArray[Any],
-        codes: NDArray[Any],
-        targets: NDArray[Any],
-    ) -> list[HeldOut]:
-        """Put rows of arrays where the field is, in blocks; of very many an even share is taken."""
-        like = next(iter(field.state_dict().values()))
-        rows = rows[thinned(len(rows), max(len(targets), X.shape[1]))]
-        goals = torch.tensor(targets, dtype=like.dtype, device=like.device)
-
-        def block(rows: NDArray[Any]) -> HeldOut:
-            x = torch.tensor(X[rows], dtype=like.dtype, device=like.device)
-            return cls(field, x, torch.tensor(codes[rows], device=like.device), goals)
-
-        return [block(rows[start : start + BLOCK]) for start in range(0, len(rows), BLOCK)]
+    @torch.inference_mode()
+    def cosines(
+        self, times: Sequence[float], steps: NDArray[np.integer[Any]], solver: str
+    ) -> NDArray[np.floating[Any]]:
+        """Read out some of the steps of a solver: cosines to the targets, (len(steps), m, C)."""
+        states = ode.solve(self.flow, self.x, times, solver)
+        targets = self.flow.rotate(self.targets)
+        read = [cosine_similarities(states[step], targets) for step in steps]
+        return torch.stack(read).cpu().numpy()
 
 
 def hold_out(
+    kind: Kind,
     fitted: Fitted,
     coupling: Coupling,
     validation_set: tuple[NDArray[Any], NDArray[Any]] | None,
@@ -79,6 +70,8 @@ def hold_out(
 
     Parameters
     ----------
+    kind : Kind
+        Of the field.
     fitted : Fitted
         To `coupling`.
     coupling : Coupling
@@ -89,55 +82,112 @@ def hold_out(
 
     Returns
     -------
-    source : {"validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing"}
+    source : str
+        Out of :data:`SOURCES`.
     parts : list of HeldOut
     """
     if validation_set is not None:
-        rows = np.arange(len(validation_set[0]))
-        parts = HeldOut.of(fitted.field, rows, *validation_set, coupling.targets)
-        return "validation data", parts
-    if fitted.left_out is not None and not coupling.copies.any():
-        source, parts = "leave-one-out", _leave_one_out(fitted.left_out, coupling)
+        return "validation data", _beside(fitted.field, *validation_set, coupling.targets)
+    # Taking one of two equal samples out of a model would leave the other.
+    if kind.leave_out is not None and not coupling.copies.any():
+        source, parts = "leave-one-out", _leave_one_out(kind.leave_out, fitted, coupling)
     else:
-        # A closed form costs little; each fold of a network costs a training.
-        most = N_FOLDS if fitted.left_out is not None else N_TRAININGS
-        source, parts = "cross-fitting", _cross_fit(fit, coupling, coupling.folds()[:most])
-    if coupling.one_shot:
+        source, parts = "cross-fitting", _cross_fit(fit, coupling, kind.max_folds)
+    if is_one_shot(coupling):
         source = "held-out classes"
     return (source, parts) if parts else ("nothing", [])
 
 
-def _leave_one_out(model: LeaveOneOutField, coupling: Coupling) -> list[HeldOut]:
-    """Leave out the removable samples one by one.
+def _beside(
+    field: VelocityField, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
+) -> list[HeldOut]:
+    """Put samples, (m, d), where the field is, in blocks; of very many an even share is taken."""
+    like = next(iter(field.state_dict().values()))
+    goals = torch.tensor(targets, dtype=like.dtype, device=like.device)
+    rows = blocks.thinned(len(X), max(len(targets), X.shape[1]))
+    parts = []
+    for block in blocks.slices(len(rows)):
+        x = torch.tensor(X[rows[block]], dtype=like.dtype, device=like.device)
+        parts.append(HeldOut(field, x, codes[rows[block]], goals))
+    return parts
+
+
+def _leave_one_out(
+    leave_out: Callable[..., Flow], fitted: Fitted, coupling: Coupling
+) -> list[HeldOut]:
+    """Leave out the removable samples one by one; of very many an even share.
 
     Targets that depend on the samples, because the class embeddings were mapped to them, are those
     of the other folds: were a sample's own target fitted to it, no steps would look best.
     """
-    places = np.full(len(coupling.X), -1)  # of the samples among the model's rows
-    places[model.rows.cpu().numpy()] = np.arange(len(model.rows))
-    folds = [(coupling.removable, coupling.targets)]
+    looked_at = blocks.thinned(len(coupling.X), max(len(coupling.targets), coupling.X.shape[1]))
+    like = next(iter(fitted.field.state_dict().values()))
+    groups = [(removable(coupling), coupling.targets)]
     if not coupling.fixed_targets:
-        folds = [(rows, coupling.without(rows).targets) for rows in coupling.folds()]
+        groups = [(rows, coupling.without(rows).targets) for rows in folds(coupling)]
     parts = []
-    for rows, targets in folds:
-        rows = rows[places[rows] >= 0]
-        if not len(rows):
-            continue
-        moved = torch.tensor(targets, dtype=model.basis.dtype, device=model.basis.device)
-        part = model.select(torch.tensor(places[rows], device=model.basis.device), moved)
-        x = torch.tensor(coupling.X[rows], dtype=moved.dtype, device=moved.device)
-        codes = torch.tensor(coupling.codes[rows], device=moved.device)
-        parts.append(HeldOut(part, x, codes, moved))
+    for rows, targets in groups:
+        rows = np.intersect1d(rows, looked_at)
+        if len(rows):
+            x = torch.tensor(coupling.X[rows], dtype=like.dtype, device=like.device)
+            goals = torch.tensor(targets, dtype=like.dtype, device=like.device)
+            flow = leave_out(fitted, coupling, rows, goals)
+            parts.append(HeldOut(flow, x, coupling.codes[rows], goals))
     return parts
 
 
 def _cross_fit(
-    fit: Callable[[Coupling], Fitted], coupling: Coupling, folds: list[NDArray[Any]]
+    fit: Callable[[Coupling], Fitted], coupling: Coupling, max_folds: int
 ) -> list[HeldOut]:
     """Hold out each fold in turn from a fit to all other samples."""
 
     def hold(rows: NDArray[Any]) -> list[HeldOut]:  # its other samples are gone before the next's
         others = coupling.without(rows)
-        return HeldOut.of(fit(others).field, rows, coupling.X, coupling.codes, others.targets)
+        X, codes = coupling.X[rows], coupling.codes[rows]
+        return _beside(fit(others).field, X, codes, others.targets)
 
-    return [part for rows in folds for part in hold(rows)]
+    return [part for rows in folds(coupling)[:max_folds] for part in hold(rows)]
+
+
+def is_one_shot(coupling: Coupling) -> bool:
+    """Whether no class has two samples that differ."""
+    return int(np.bincount(coupling.codes[~coupling.copies]).max()) == 1
+
+
+def removable(coupling: Coupling) -> NDArray[Any]:
+    """Rows of the samples that can be held out.
+
+    Those whose class has others that differ. In a one-shot set all, if there is text to place the
+    target of a class without samples, and none otherwise.
+    """
+    codes = coupling.codes
+    distinct = np.bincount(codes[~coupling.copies], minlength=codes.max() + 1)
+    if not is_one_shot(coupling):
+        return np.flatnonzero(distinct[codes] > 1)
+    return np.arange(0 if coupling.E is None or distinct.sum() == 1 else len(codes))
+
+
+def folds(coupling: Coupling) -> list[NDArray[Any]]:
+    """Split the removable samples into four folds to hold out in turn: lists of rows.
+
+    Each class is spread over the folds and keeps a sample outside of each; in a one-shot set folds
+    hold out classes as a whole. Copies of a sample are in its fold: outside of it they would give
+    its class away. The names of the classes play no part. Very few samples make fewer folds.
+    """
+    rows = removable(coupling)
+    codes, copies = coupling.codes[rows], coupling.copies[rows]
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    # Classes begin at different folds, so that these are of one size.
+    fold = (_turns(codes, copies) + np.argsort(np.argsort(first))[inverse]) % N_FOLDS
+    parts = [rows[fold == k] for k in range(N_FOLDS)]
+    return [rows for rows in parts if len(rows)]
+
+
+def _turns(codes: NDArray[Any], copies: NDArray[Any]) -> NDArray[Any]:
+    """How many samples of its class come before each, copies not counted."""
+    order = np.argsort(codes, kind="stable")
+    counted = np.cumsum(~copies[order])
+    _, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
+    turns = np.empty(len(codes), dtype=int)
+    turns[order] = counted - np.repeat(counted[starts], counts)
+    return turns

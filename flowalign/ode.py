@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchdiffeq
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from flowalign.fields import Flow
 
 FIXED_GRID_SOLVERS = (
     "euler",
@@ -50,6 +53,40 @@ def grid(n_steps: int, step_size: float) -> list[float]:
 def max_steps(step_size: float) -> int:
     """Return how many whole steps fit into [0, 1], forgiving rounding in ``step_size``."""
     return math.floor(1 / step_size + 1e-9)
+
+
+def nearest_step(time: float, step_size: float) -> int:
+    """Return the number of steps that ends nearest to a time, the later of two.
+
+    A stop after the start takes one step at least.
+
+    >>> nearest_step(0.5, 0.1), nearest_step(0.5, 0.3), nearest_step(0.5, 1.0)
+    (5, 2, 1)
+    """
+    nearest = min(math.floor(time / step_size + 0.5 + 1e-9), max_steps(step_size))
+    return max(nearest, 1 if time > 0 else 0)
+
+
+def solve(
+    flow: Flow,
+    x: Tensor,
+    times: Sequence[float],
+    solver: str = "euler",
+    *,
+    last_only: bool = False,
+) -> Tensor:
+    """Follow a flow from features ``x``, (n, d): the states of :func:`integrate`.
+
+    They are in the coordinates of the flow; its ``rotate_back`` brings them to the feature space.
+    """
+    return integrate(
+        flow.velocity,
+        flow.rotate(x),
+        times,
+        solver,
+        singular_end=flow.singular_end,
+        last_only=last_only,
+    )
 
 
 def integrate(

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from flowalign.fields.base import KINDS
 from flowalign.inputs import as_numpy, precision, shorten
 from flowalign.ode import SOLVERS, max_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VELOCITY_FIELDS = ("gaussian", "mlp")
-
 
 def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
-    one_of("velocity_field", params["velocity_field"], VELOCITY_FIELDS)
+    one_of("velocity_field", params["velocity_field"], tuple(KINDS))
     joint = params["joint"]
     if not isinstance(joint, bool | np.bool_) and not is_auto(joint):
         raise ValueError(f"joint must be 'auto', True or False, got {joint!r}.")

@@ -1,9 +1,9 @@
 r"""From the space of class embeddings to the space of features.
 
 ``E`` holds class embeddings, (C, e), and ``M`` class means of features, (C, d), row by row the same
-classes. Three things live here: rows on the unit sphere and the cosine between them, the rule that
-says whether two spaces are one (:func:`alignment_score`), and the map between two that are not
-(:class:`ProcrustesMap`). :func:`place_targets` puts them together.
+classes. Two things live here: the rule that says whether two spaces are one
+(:func:`alignment_score`), and the map between two that are not (:class:`ProcrustesMap`).
+:func:`place_targets` puts them together.
 """
 
 from __future__ import annotations
@@ -12,17 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from flowalign.inputs import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-BLOCK_ROWS = 1024
-"""Rows that are looked at together where their number has no bound: temporary arrays stay small."""
 
 JOINT_SCORE = 3.0
 """Alignment score above which ``joint="auto"`` takes two spaces of equal width for one.
@@ -31,48 +23,6 @@ Unrelated spaces exceed it in about 1 of 700 cases. Spaces narrower than 36 are 
 odds (embeddings equal to their class means score sqrt(d) or a little more) and are asked for
 sqrt(d) / 2 only.
 """
-
-
-def unit_rows(
-    X: NDArray[Any], name: str, *, zeros_allowed: bool = False, first: int = 0
-) -> NDArray[Any]:
-    """Rows scaled to length 1, whatever their scale.
-
-    A row of zeros has no direction: ValueError, unless ``zeros_allowed``; then it stays zero. In
-    the message, rows are counted from ``first`` on.
-    """
-    result = np.empty_like(X)
-    zero = np.empty((len(X), 1), dtype=bool)
-    for start in range(0, len(X), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        largest = np.abs(X[rows]).max(axis=1, keepdims=True)
-        zero[rows] = largest == 0
-        # Dividing by the largest entry first keeps rows of 1e-30 or 1e200 from under- or
-        # overflowing.
-        part = X[rows] / np.where(zero[rows], 1, largest)
-        length = np.linalg.norm(part, axis=1, keepdims=True)
-        np.divide(part, np.where(zero[rows], 1, length), out=result[rows])
-    if zero.any() and not zeros_allowed:
-        zeros = (first + np.flatnonzero(zero)).tolist()
-        raise ValueError(
-            f"{name} has rows of zeros, which have no direction to normalize: {shorten(zeros)}. "
-            "Drop them, or use normalize=False where length means something."
-        )
-    return result
-
-
-def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:
-    """Cosine between every state, (n, d), and every target, (C, d): shape (n, C).
-
-    A vector of zeros has similarity 0 to everything.
-    """
-    return directions(x) @ directions(targets).T
-
-
-def directions(x: Tensor) -> Tensor:
-    """Rows scaled to length 1, (n, d); a row of zeros stays zero."""
-    largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    return functional.normalize(x / largest, dim=1)
 
 
 def class_means(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:

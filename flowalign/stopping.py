@@ -1,22 +1,12 @@
-r"""When to stop, and how sure to be: both chosen on samples that the field has not seen.
+r"""When to stop, chosen on samples that the field has not seen.
 
-**The stop.** A common stop at time 0.5 is kept unless another step is right for clearly more
-samples: with w samples that it gets right and the default wrong, and l the other way round, it must
-have :math:`w - l \ge 2 \sqrt{w + l}`, two standard errors of the difference (McNemar's test). Of
+A common stop at time 0.5 is kept unless another step is right for clearly more samples: with w
+samples that it gets right and the default wrong, and l the other way round, it must have
+:math:`w - l \ge 2 \sqrt{w + l}`, two standard errors of the difference (McNemar's test). Of
 several such steps the one with the largest difference wins, then the earlier. No steps, zero-shot
 classification in a joint space, are always among them. Few samples cannot tell neighbouring steps
 apart, so a rule that takes the best of them takes a random one; the figures are in
 ``docs/decisions/0006-stop.md``.
-
-**The temperature.** The inverse temperature s of each step maximises
-
-.. math::
-
-    \sum_i \log \mathrm{softmax}\bigl(s \cos(x_i(t), e_\cdot)\bigr)_{y_i}
-        - \tfrac{1}{2} \log^2 (s / 30),
-
-the likelihood of the samples under a log-normal prior. Samples outweigh the prior from a few dozen
-on; without it a few samples, all right, would ask for an infinite scale.
 """
 
 from __future__ import annotations
@@ -25,13 +15,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from scipy.optimize import minimize_scalar
-from torch import Tensor
 
-from flowalign import ode
-from flowalign.ode import max_steps
-from flowalign.spaces import directions
+from flowalign.calibration import calibrate
+from flowalign.ode import grid, max_steps, nearest_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,17 +28,22 @@ DEFAULT_STOP = 0.5
 """From here on the closed form hardly changes, and trained fields are within half a point of their
 best common step on support data; ``docs/decisions/0003-defaults.md``."""
 
-ONE_SHOT_STOP = 0.2
-"""Of a network with one sample a class, which is best stopped early."""
-
 STANDARD_ERRORS = 2.0
 MAX_CANDIDATES = 11
 MAX_STEPS = 20
-PRIOR_SCALE = 30.0  # median of the inverse temperature; what it is where nothing can be held out
-LOG_SCALE_RANGE = (-3.0, 9.0)
+
+SCORES = {
+    "n_steps": np.int64,
+    "stop_time": np.float64,
+    "accuracy": np.float64,
+    "n_better": np.int64,
+    "n_worse": np.int64,
+    "log_loss": np.float64,
+    "logit_scale": np.float64,
+}
+"""What is said of each candidate, and its dtype."""
 
 
-@torch.inference_mode()
 def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str, NDArray[Any]]:
     """Score the stops of a solver on held-out samples.
 
@@ -77,89 +68,43 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
     default = nearest_step(DEFAULT_STOP, step_size * stride)
     steps = np.unique(np.linspace(0, last, min(last + 1, MAX_CANDIDATES)).round().astype(int))
     steps = np.union1d(steps, default)
-    times = ode.grid(last, step_size * stride)
-    blocks = []
-    for part in parts:
-        field = part.field
-        states = ode.integrate(
-            field.velocity, field.encode(part.x), times, solver, singular_end=field.singular_end
-        )
-        goals = directions(field.encode(part.targets)).T
-        block = torch.stack([directions(states[step]) @ goals for step in steps])
-        blocks.append(block.cpu())
-    cosines, codes = torch.cat(blocks, dim=1), torch.cat([part.codes.cpu() for part in parts])
+    times = grid(last, step_size * stride)
+    cosines = np.concatenate([part.cosines(times, steps, solver) for part in parts], axis=1)
+    codes = np.concatenate([part.codes for part in parts])
     # A state that left the numbers is like no class.
-    lost = ~cosines.isfinite().all(dim=2)
-    cosines = cosines.nan_to_num(0.0)
-    hits = ((cosines.argmax(dim=2) == codes) & ~lost).numpy()
+    finite = np.isfinite(cosines)
+    cosines = np.where(finite, cosines, 0)
+    hits = (cosines.argmax(axis=2) == codes) & finite.all(axis=2)
     usual = hits[np.flatnonzero(steps == default)[0]]
     scales, losses = zip(*(calibrate(step, codes) for step in cosines), strict=True)
+    columns = (
+        steps * stride,
+        np.array(times)[steps],
+        hits.mean(axis=1),
+        (hits & ~usual).sum(axis=1),
+        (usual & ~hits).sum(axis=1),
+        losses,
+        scales,
+    )
     return {
-        "n_steps": steps * stride,
-        "stop_time": np.array(times)[steps],
-        "accuracy": hits.mean(axis=1),
-        "n_better": (hits & ~usual).sum(axis=1),
-        "n_worse": (usual & ~hits).sum(axis=1),
-        "log_loss": np.array(losses),
-        "logit_scale": np.array(scales),
+        name: np.asarray(column, dtype=dtype)
+        for (name, dtype), column in zip(SCORES.items(), columns, strict=True)
     }
 
 
-def nearest_step(time: float, step_size: float) -> int:
-    """Return the number of steps that ends nearest to a time, the later of two.
-
-    A stop after the start takes one step at least.
-
-    >>> nearest_step(0.5, 0.1), nearest_step(0.5, 0.3), nearest_step(0.5, 1.0)
-    (5, 2, 1)
-    """
-    nearest = min(math.floor(time / step_size + 0.5 + 1e-9), max_steps(step_size))
-    return max(nearest, 1 if time > 0 else 0)
-
-
 def choose_stop(
-    source: str | None, scores: dict[str, NDArray[Any]] | None, *, trained: bool
+    source: str | None, scores: dict[str, NDArray[Any]] | None, one_shot_stop: float
 ) -> float:
     """Return the stop time that the held-out samples speak for.
 
     Where each class has one sample they are silent: classes held out as a whole say how good a
-    field is at classes that it has not seen. `trained` is whether the field is a network.
+    field is at classes that it has not seen. Then it is `one_shot_stop`.
     """
     if scores is None or source == "held-out classes":
-        return ONE_SHOT_STOP if trained else DEFAULT_STOP
+        return one_shot_stop
     gain = scores["n_better"] - scores["n_worse"]
     error = np.sqrt(scores["n_better"] + scores["n_worse"])
     clear = (gain > 0) & (gain >= STANDARD_ERRORS * error)
     if not clear.any():
         return DEFAULT_STOP
     return float(scores["stop_time"][np.where(clear, gain, 0).argmax()])
-
-
-def scale_at(time: float, scores: dict[str, NDArray[Any]] | None) -> float:
-    """Return the inverse temperature at a time, between those of the candidates."""
-    if scores is None:
-        return PRIOR_SCALE
-    return float(np.exp(np.interp(time, scores["stop_time"], np.log(scores["logit_scale"]))))
-
-
-def calibrate(cosines: Tensor, codes: Tensor) -> tuple[float, float]:
-    """Inverse temperature of cosines, (m, C), for classes ``codes``, (m,), and the mean log-loss.
-
-    >>> cosines = torch.tensor([[0.9, 0.8], [0.8, 0.7], [0.7, 0.8]])
-    >>> scale, log_loss = calibrate(cosines, torch.tensor([0, 0, 0]))  # two right, one wrong
-    >>> 0 < scale < 30
-    True
-    """
-    # Relative to the right class, in which the loss is a log-sum.
-    gaps = (cosines - cosines.gather(1, codes[:, None])).double()
-
-    def log_loss(log_scale: float) -> float:
-        return float((math.exp(log_scale) * gaps).logsumexp(dim=1).sum())
-
-    def penalised(log_scale: float) -> float:
-        return log_loss(log_scale) + (log_scale - math.log(PRIOR_SCALE)) ** 2 / 2
-
-    best = minimize_scalar(
-        penalised, bounds=LOG_SCALE_RANGE, method="bounded", options={"xatol": 5e-3}
-    )
-    return math.exp(best.x), log_loss(best.x) / len(codes)

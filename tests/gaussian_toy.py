@@ -58,6 +58,24 @@ class Model:
         )
 
 
+def tensor(array):
+    return torch.from_numpy(np.asarray(array, dtype=np.float64))
+
+
+def support_of(X, codes, n_classes):
+    return Support.of(tensor(X), torch.from_numpy(np.asarray(codes)), n_classes)
+
+
+def make(counts, d=6, e=5, seed=0, spread=1.0):
+    """Features with the given number of samples a class, their codes, and class embeddings."""
+    rng = np.random.default_rng(seed)
+    counts = np.asarray(counts)
+    codes = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    E = rng.normal(size=(len(counts), e))
+    X = spread * (E @ rng.normal(size=(e, d)))[codes] + rng.normal(size=(len(codes), d))
+    return X + 2.0, codes, E
+
+
 def time(t):
     return torch.tensor(t, dtype=torch.float64)
 

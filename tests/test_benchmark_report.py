@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from benchmark_rows import ACCURACY, make
 from scipy.stats import t
 
 from flowalign.benchmark import write_report
@@ -13,37 +14,6 @@ from flowalign.benchmark.__main__ import main
 from flowalign.benchmark.summary import differences, summarise, wins
 
 pytest.importorskip("matplotlib")
-
-ACCURACY = {
-    # method: set: draws
-    "flowalign": {"a": [0.9, 0.8, 0.7], "b": [0.5]},
-    "peer <1>": {"a": [0.8, 0.8, 0.5], "b": [0.5]},
-    "weak": {"a": [0.2, 0.2, 0.2], "b": [0.3]},
-    "weak*": {"a": [0.95, 0.9, 0.9], "b": [0.6]},
-}
-
-
-def make(accuracy=ACCURACY, n_shots=4):
-    return [
-        {
-            "key": f"{method} {name} {seed} {n_shots}",
-            "set": name,
-            "n_shots": n_shots,
-            "seed": seed,
-            "method": method,
-            "n_samples": 8,
-            "accuracy": value,
-            "log_loss": 1 - value,
-            "ece": 0.1,
-            "calibration": [[30, 0.4, value], [50, 0.9, value]],
-            "fit_seconds": 0.5,
-            "predict_seconds": 0.1,
-            "choices": {},
-        }
-        for method, sets in accuracy.items()
-        for name, draws in sets.items()
-        for seed, value in enumerate(draws)
-    ]
 
 
 def failed(rows, method, name):
@@ -96,6 +66,42 @@ def test_paired_differences():
     assert wins(summary, "flowalign", reference="peer") == (0, 2, 2)
 
 
+def test_draws_are_paired_by_their_seeds_in_whatever_order_rows_come():
+    rng = np.random.default_rng(0)
+    sets = {f"set {k}": list(rng.random(3)) for k in range(4)}
+    accuracy = {
+        "flowalign": sets,
+        "peer": {name: [v - 0.1 for v in draws] for name, draws in sets.items()},
+        "fewer": {name: draws[:2] for name, draws in sets.items()},
+    }
+    rows = make(accuracy)
+    order = np.random.default_rng(1).permutation(len(rows))
+    before, after = (summarise(r)[0] for r in (rows, [rows[k] for k in order]))
+    for cell, draws in before.draws.items():
+        np.testing.assert_array_equal(after.draws[cell], draws)
+        np.testing.assert_array_equal(draws, accuracy[cell[0]][cell[1]])
+    at = [after.methods.index(name) for name in before.methods]
+    np.testing.assert_allclose(after.spread[at], before.spread)
+    assert differences(after, "peer") == pytest.approx((0.1, 0.1, 0.1))
+    assert np.isnan(differences(after, "fewer")).all()  # draws without a partner
+
+
+def test_spread_is_over_the_draws_that_all_sets_have():
+    draws = {"a": [0.5, 0.7, 0.9], "b": [0.2, 0.3], "c": [0.4]}
+    (summary,) = summarise(make({"m": draws}))
+    assert summary.spread == pytest.approx([np.std([0.35, 0.5], ddof=1)])
+    (summary,) = summarise(make({"m": {"c": [0.4]}}))
+    assert np.isnan(summary.spread).all()
+
+
+def test_half_a_point_is_level():
+    names = ["a", "b", "c", "d"]
+    gaps = [0.0049, 0.0051, -0.0049, -0.0051]
+    ours = {name: [0.5 + gap] for name, gap in zip(names, gaps, strict=True)}
+    (summary,) = summarise(make({"flowalign": ours, "peer": {name: [0.5] for name in names}}))
+    assert wins(summary, "peer") == (1, 2, 1)
+
+
 @pytest.mark.parametrize("n_draws", [1, 3])
 def test_the_interval_covers_what_it_should(n_draws):
     """Of eight sets whose differences scatter about a mean, 19 of 20 intervals hold it."""
@@ -141,6 +147,33 @@ def test_the_page_is_whole_and_stands_alone(tmp_path):
     assert "weak on a, 4 shots, draw 0: ValueError: <none>" in markdown
     for name in re.findall(r"\((\w+\.svg)\)", markdown):
         assert (tmp_path / name).exists()
+
+
+def test_what_is_level_with_the_best_is_marked_too(tmp_path):
+    accuracy = {"flowalign": {"a": [0.8]}, "peer": {"a": [0.8]}, "weak": {"a": [0.7]}}
+    write_report(make(accuracy), tmp_path)
+    marked = re.findall(
+        r"^\| (\w+) .*\*\*80\.0\*\* \|$", (tmp_path / "report.md").read_text(), re.M
+    )
+    assert marked == ["flowalign", "peer"]
+
+
+def test_a_row_of_the_table(tmp_path):
+    """Mean, spread, rank, points above with interval, wins, log-loss, ECE, seconds, the sets."""
+    names = ["a", "b", "c", "d"]
+    accuracy = {
+        "flowalign": {name: [0.8, 0.6] for name in names},
+        "peer": {name: [0.7, 0.5] for name in names},
+    }
+    write_report(make(accuracy, n_shots=1), tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "## 1 labelled sample a class" in markdown
+    assert (
+        "| peer | 60.0 | 14.14 | 2.0 | +10.0 [+10.0, +10.0] | 4 / 0 / 0 | 0.40 | 0.100 | 0.5 | "
+        "60.0 | 60.0 | 60.0 | 60.0 |" in markdown
+    )
+    head = "spread | rank | flowalign above | wins / ties / losses | log-loss | ECE | seconds | a |"
+    assert head in markdown
 
 
 def test_reports_of_odd_runs(tmp_path):

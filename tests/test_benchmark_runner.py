@@ -13,6 +13,7 @@ from feature_files import write_feature_set
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 
+import flowalign
 from flowalign import ClassEmbeddings
 from flowalign.benchmark import load_feature_set, run
 from flowalign.benchmark.adapters import CLIPAdapter
@@ -107,6 +108,40 @@ def test_what_is_there_is_not_run_again(sets, tmp_path):
     assert Counting.n_fits == 10 + 4
 
 
+def test_another_version_runs_again(sets, tmp_path, monkeypatch):
+    """What a row says holds for the version that made it."""
+    methods, out = {"counted": Counting()}, tmp_path / "out"
+    Counting.n_fits = 0
+    small_run(sets[:1], out, methods=methods, shots=[1])
+    monkeypatch.setattr(flowalign, "__version__", "99.0")
+    small_run(sets[:1], out, methods=methods, shots=[1])
+    assert Counting.n_fits == 6
+    monkeypatch.undo()
+    small_run(sets[:1], out, methods=methods, shots=[1])
+    assert Counting.n_fits == 6
+
+
+class Seeded(ZeroShot):
+    """Remembers what its fits were seeded with."""
+
+    seeds = ()
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    def fit(self, *args, **kwargs):
+        Seeded.seeds += (self.random_state,)
+        return super().fit(*args, **kwargs)
+
+
+def test_a_draw_seeds_the_model_too(sets, tmp_path):
+    Seeded.seeds = ()
+    model = Seeded(random_state=7)
+    rows = small_run(sets[:1], tmp_path / "out", methods={"m": model}, shots=[1], n_seeds=4)
+    assert Seeded.seeds == tuple(row["seed"] for row in rows) == (0, 1, 2, 3)
+    assert model.random_state == 7  # the method that was handed in is left as it was
+
+
 def test_files_that_change_between_runs(sets, tmp_path):
     """Processes of an earlier run do not answer with what they have read then."""
     small_run(sets[:1], tmp_path / "out", shots=[2], n_jobs=2)
@@ -137,6 +172,19 @@ class FewClasses(DummyClassifier):
 class NotFinite(ZeroShot):
     def predict_proba(self, X):
         return np.full((len(X), 4), np.nan)
+
+
+class WrongShape(ZeroShot):
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:-1]
+
+
+def test_probabilities_of_too_few_rows_are_an_error(sets, tmp_path):
+    methods = {"short": WrongShape()}
+    (row,) = small_run(sets[:1], tmp_path, methods=methods, shots=[1], n_seeds=1)
+    assert row["error"] == (
+        "ValueError: predict_proba gave (31, 4) values, or some that are not finite"
+    )
 
 
 def test_columns_are_those_of_the_classes(sets, tmp_path):
@@ -351,3 +399,14 @@ def test_evaluate():
     # 0.9 and 0.6 and 0.7 and 1 in bins 13, 9, 10, 14.
     assert result["ece"] == pytest.approx((0.1 + 0.6 + 0.3 + 1) / 4)
     assert [count for count, *_ in result["calibration"]] == [1, 1, 1, 1]
+
+
+def test_a_calibrated_coin_has_no_calibration_error():
+    """Fifteen bins: samples of one are averaged before they are compared, those of two are not."""
+    proba = np.array([[0.61, 0.39], [0.65, 0.35], [0.61, 0.39], [0.68, 0.32]])
+    codes = np.array([0, 0, 0, 1])
+    # 9 / 15 to 10 / 15 holds the first three, all right; the last is wrong and alone.
+    expected = (3 * abs(np.mean([0.61, 0.65, 0.61]) - 1) + abs(0.68 - 0)) / 4
+    result = evaluate(proba, codes)
+    assert result["ece"] == pytest.approx(expected)
+    assert [(n, share) for n, _, share in result["calibration"]] == [(3, 1.0), (1, 0.0)]

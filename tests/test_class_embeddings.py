@@ -149,6 +149,62 @@ def test_bad_tables(labels, vectors, error, message):
         ClassEmbeddings(labels, vectors)
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 4, 5, 7])
+@pytest.mark.parametrize("fit_argument", [True, False])
+def test_bare_rows_must_be_as_many_as_the_classes(n_rows, fit_argument):
+    """Fewer or more, an array of them says nothing about whose they are."""
+    vectors = np.eye(8)[:n_rows]
+    constructor, argument = (None, vectors) if fit_argument else (vectors, None)
+    message = rf"has {n_rows} rows without labels but y has 3 classes.*np\.unique\(y\)"
+    with pytest.raises(ValueError, match=message):
+        FlowMatchingAligner(constructor).fit(np.eye(6, 8), [0, 1, 2, 0, 1, 2], argument)
+
+
+def test_bare_rows_as_many_as_the_samples_are_refused_by_fit_alone():
+    X, y = np.eye(3), ["c", "a", "b"]
+    with pytest.raises(ValueError, match="as many as there are samples.*to the constructor"):
+        FlowMatchingAligner().fit(X, y, np.eye(3))
+    model = FlowMatchingAligner(np.eye(3), joint=True).fit(X, y)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.class_embeddings_, np.eye(3))
+
+
+@pytest.mark.parametrize(("y", "codes"), [([0, 1, 2], True), ([0, 1, 3], False), ([-1, 0], False)])
+def test_labels_that_look_like_codes_are_said_to(y, codes, table):
+    with pytest.raises(ValueError, match="y has labels that class_embeddings lacks") as error:
+        FlowMatchingAligner(table).fit(np.eye(len(y), 2) + 1, y)
+    assert ("relabel" in str(error.value)) == codes
+    assert str(y[0]) in str(error.value)
+    assert "'cat', 'dog', 'emu'" in str(error.value)
+
+
+def test_the_ensemble_of_prompts_is_the_mean_of_directions():
+    """How long the embedding of a prompt is plays no part, unless lengths mean something."""
+    table = ClassEmbeddings(["b", "a", "b"], [[3.0, 0], [0, 2], [0, 1]])
+    X, y = np.eye(2), ["a", "b"]
+    unit = FlowMatchingAligner(table, joint=True).fit(X, y).class_embeddings_
+    np.testing.assert_allclose(unit, [[0, 1], [np.sqrt(0.5)] * 2])
+    as_they_are = FlowMatchingAligner(table, joint=True, normalize=False).fit(X, y)
+    np.testing.assert_allclose(as_they_are.class_embeddings_, [[0, 2], [1.5, 0.5]])
+
+
+def test_rows_of_a_label_keep_their_order():
+    rng = np.random.default_rng(0)
+    labels, vectors = rng.integers(5, size=40), np.arange(40.0)[:, None]
+    table = ClassEmbeddings(labels, vectors)
+    for label, rows in table.to_dict().items():
+        np.testing.assert_array_equal(rows, vectors[labels == label])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_dtype_of_the_vectors_stays(dtype):
+    table = ClassEmbeddings(["b", "a"], np.eye(2, dtype=dtype))
+    assert table.vectors.dtype == dtype
+    assert table.subset(["a"]).vectors.dtype == dtype
+    assert not table.classes.flags.writeable
+    assert not table.labels.flags.writeable
+
+
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [

@@ -100,6 +100,41 @@ def test_copies_are_held_out_together():
 X1 = np.random.default_rng(2).normal(size=(6, 8))
 
 
+def test_copies_are_equal_in_all_coordinates_and_in_class():
+    """Pixels and rectified units share single values; that makes them no copies."""
+    X = np.maximum(np.random.default_rng(3).normal(size=(18, 8)) - 1, 0)
+    X[:, 0], X[:, 1:4] = 0, X[:, 1:4] + np.arange(18)[:, None]  # one column is the same for all
+    codes = np.repeat(np.arange(6), 3)
+    assert not Coupling.by_class(X, codes, E, False).copies.any()
+    X[:2, -1] = 5, 6
+    X[1, :-1] = X[0, :-1]  # all but the last
+    assert not Coupling.by_class(X, codes, E, False).copies.any()
+    X[3:6] = X[:3]  # of another class
+    pairs = Coupling.by_class(X, codes, E, False)
+    assert not pairs.copies.any()
+    assert len(pairs.removable) == 18
+    X[1] = X[0]
+    assert Coupling.by_class(X, codes, E, False).copies.sum() == 1
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_copies_are_found_wherever_they_are(text, monkeypatch):
+    """Rows are compared in blocks; pairs lie within them and across their borders."""
+    monkeypatch.setattr(spaces, "BLOCK_ROWS", 4)
+    for n in range(1, 12):
+        X = np.random.default_rng(n).normal(size=(n, 3))
+        order = np.random.default_rng(n).permutation(3 * n)
+        X, codes = np.repeat(X, 3, axis=0)[order], np.repeat(np.arange(n), 3)[order] % 6
+        pairs = Coupling.by_class(X, codes, E if text else None, False)
+        np.testing.assert_array_equal(pairs.copies, np.tile([False, True, True], n))
+
+
+def test_equal_features_of_classes_are_copies_within_each():
+    """However the classes are mixed: samples of a class lie beside each other."""
+    X, codes = np.ones((6, 8)), np.array([0, 1, 0, 2, 1, 0])
+    assert Coupling.by_class(X, codes, E, False).copies.sum() == 3
+
+
 def test_equal_features_of_several_classes_have_an_order_too():
     X, codes = np.ones((6, 8)), np.arange(6)
     names = rng.permutation(6)
@@ -118,6 +153,37 @@ def test_rows_of_a_strided_array_have_bytes_too():
     )
 
 
+def test_folds_of_large_classes_are_equal_and_mixed():
+    """A class of 4 k samples has k in each fold, one of 4 k + 1 a sample more in one of them."""
+    pairs = coupling([8, 12, 9, 4, 5, 40])
+    held = np.stack([np.bincount(pairs.codes[rows], minlength=6) for rows in pairs.folds()])
+    assert held[:, [0, 1, 3, 5]].tolist() == [[2, 3, 1, 10]] * 4
+    assert np.sort(held[:, 2]).tolist() == [2, 2, 2, 3]
+    assert np.sort(held[:, 4]).tolist() == [1, 1, 1, 2]
+
+
+def test_a_sample_without_another_of_its_class_stays():
+    pairs = coupling([1, 3, 1, 2])
+    assert not pairs.one_shot
+    assert sorted(pairs.codes[pairs.removable]) == [1, 1, 1, 3, 3]
+    one_shot = coupling([1, 1, 1, 1])
+    assert one_shot.removable.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_leaving_samples_out_keeps_the_space(joint):
+    """Whether a space is shared is known from all samples; fewer may not say so."""
+    d = 4
+    pairs = Coupling.by_class(np.tile(E, (2, 1)) + 1e-3, np.tile(np.arange(6), 2), E, "auto")
+    assert pairs.joint
+    rows = np.flatnonzero(pairs.codes > 0)
+    pairs = pairs if joint else Coupling.by_class(pairs.X, pairs.codes, E, False)
+    others = pairs.without(rows)
+    assert others.joint == joint
+    assert len(others.X) == 2
+    assert others.targets.shape == (6, d)
+
+
 def test_many_rows_are_thinned_evenly(monkeypatch):
     monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 1000)
     rows = thinned(500, 10)
@@ -125,3 +191,14 @@ def test_many_rows_are_thinned_evenly(monkeypatch):
     assert np.diff(rows).max() <= 6
     assert thinned(50, 10).tolist() == list(range(50))
     assert thinned(50, 5000).tolist() == [0]
+    assert rows[[0, -1]].tolist() == [0, 499]
+    assert len(thinned(101, 10)) == 100
+    assert thinned(100, 10).tolist() == list(range(100))
+
+
+def test_as_many_samples_are_held_out_as_have_room():
+    """4,096 at most, and two million numbers in all."""
+    assert len(thinned(100_000, 64)) == 4096
+    assert len(thinned(4096, 512)) == 4096
+    assert len(thinned(100_000, 2048)) == 1024
+    assert len(thinned(3, 10**9)) == 1

@@ -116,6 +116,42 @@ def test_arrays_have_the_rate_that_is_said(unfused, tmp_path):
     assert abs(faster - from_file).max() > 1e-3
 
 
+def test_sounds_with_a_rate_are_known_by_it(unfused, tmp_path, monkeypatch):
+    sound = tone(300, 1, 8_000)
+    encoder = ClapEncoder(unfused, cache=tmp_path)
+    expected = [
+        ClapEncoder(unfused, sampling_rate=rate).transform([sound])[0] for rate in (8_000, 16_000)
+    ]
+    assert abs(expected[0] - expected[1]).max() > 1e-3
+    items = [(sound, 8_000), (16_000, sound)]
+    np.testing.assert_allclose(encoder.transform(items), expected, atol=1e-5)
+    monkeypatch.setattr(clap._CLAP, "forward", None)  # all is in the cache
+    again = [{"array": sound, "sampling_rate": rate} for rate in (8_000, 16_000)]
+    np.testing.assert_allclose(encoder.transform(again), expected, atol=1e-5)
+    tensors = [(torch.tensor(sound)[None], 8_000), (torch.tensor(sound[:, None]), 16_000)]
+    np.testing.assert_allclose(encoder.transform(tensors), expected, atol=1e-5)
+
+
+def test_sounds_come_in_many_lists(unfused):
+    sounds = [tone(pitch, 0.5) for pitch in (200, 400, 800)]
+    expected = ClapEncoder(unfused).transform(sounds)
+    pairs = [(sound, 48_000) for sound in sounds]
+    column = np.empty(3, dtype=object)
+    column[:] = pairs
+    batch = torch.tensor(np.stack(sounds))
+    for form in (
+        pairs,
+        column,
+        np.array(pairs, dtype=object),  # a table of 3 x 2 objects
+        np.array(sounds, dtype=object),  # a table of floats as objects
+        np.array([{"array": s, "sampling_rate": 48_000} for s in sounds]),
+        batch.clone().requires_grad_(),
+        batch[:, None],
+        (sounds[0], pairs[1], batch[2]),
+    ):
+        np.testing.assert_allclose(ClapEncoder(unfused).transform(form), expected, atol=1e-5)
+
+
 def test_views_are_windows(unfused):
     rate = 48_000
     parts = [tone(pitch, 10, rate) for pitch in (200, 1000, 4000)]
@@ -184,6 +220,11 @@ def test_a_folder_that_moves_and_another_version_are_the_same_space(tmp_path, mo
 def test_one_sound_is_no_list_of_sounds(unfused):
     with pytest.raises(ValueError, match="looks like one sound"):
         ClapEncoder(unfused).transform(np.zeros((4800, 2)))
+    with pytest.raises(ValueError, match=r"one sound, an array of shape \(4800, 2\)"):
+        ClapEncoder(unfused).transform(torch.zeros(4800, 2))
+    for pair in ((tone(300), 48_000), (48_000, tone(300))):
+        with pytest.raises(ValueError, match=r"one sound, a tuple of 2; give a list, \[X\]"):
+            ClapEncoder(unfused).transform(pair)
 
 
 def test_unreadable_sounds_are_named_or_skipped(unfused, sounds, tmp_path):

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
+from flowalign.datasets import make_cross_modal
+from flowalign.fitting import default_batch_size, default_hidden_dim
+
 
 def cached_fits(folder):
     return len(list(folder.rglob("output.pkl")))
@@ -42,6 +45,30 @@ def test_a_cached_field_is_the_field(small, data, tmp_path):
     assert cached_fits(tmp_path) == 4
 
 
+@pytest.mark.filterwarnings("ignore:Persisting input arguments")
+def test_a_memory_changes_no_result(small, tmp_path):
+    """Whatever the fit depends on: with what was stored before, as without a memory."""
+    data = make_cross_modal(6, n_train=4, n_test=10, n_features=32, difficulty=4, random_state=0)
+    X, y, table = data.X_train, data.y_train, data.class_embeddings
+    skewed = [0.01, 0.01, 0.5, 0.01, 0.01, 0.46]
+    few = [(X[3:], y[3:], table), (X, np.roll(y, 1), table), (X, y, None)]
+    changes = [{"noise": 0.7}, {"joint": False}, {"normalize": False}]
+    priors = [{"class_prior": prior} for prior in (skewed, skewed[::-1])]
+    runs = [(params, (X, y, table)) for params in ({}, *priors, *changes)]
+    results = []
+    for params, support in runs + [({}, support) for support in few]:
+        stored, plain = (
+            small(**params, memory=memory).fit(*support).transform(10 * data.X_test)
+            for memory in (str(tmp_path), None)
+        )
+        np.testing.assert_array_equal(stored, plain, err_msg=str(params))
+        results.append(plain.tobytes())
+    # A network is trained without a prior; else no two of these are the same.
+    trained = small().velocity_field == "mlp"
+    assert len(set(results)) == len(results) - (2 if trained else 0)
+
+
+@pytest.mark.filterwarnings("ignore:Persisting input arguments")
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
 def test_without_a_fixed_seed_nothing_is_cached(small, data, tmp_path, random_state):
     model = small(data.class_embeddings, memory=str(tmp_path), random_state=random_state)
@@ -49,6 +76,15 @@ def test_without_a_fixed_seed_nothing_is_cached(small, data, tmp_path, random_st
     assert cached_fits(tmp_path) == 0
 
 
+def test_defaults_of_the_network_follow_the_data():
+    """As wide as the features, and 24 steps an epoch, both within bounds."""
+    widths = {1: 64, 64: 64, 65: 65, 383: 383, 384: 384, 2048: 384}
+    assert {d: default_hidden_dim(d) for d in widths} == widths
+    sizes = {1: 32, 24 * 32 - 1: 32, 24 * 33: 33, 24 * 256: 256, 10**6: 256}
+    assert {n: default_batch_size(n) for n in sizes} == sizes
+
+
+@pytest.mark.filterwarnings("ignore:Persisting input arguments")
 def test_what_fits_a_network_is_part_of_the_key(small_mlp, data, tmp_path):
     changes = [
         {"n_blocks": 2}, {"hidden_dim": 40}, {"max_iter": 3}, {"batch_size": 7},

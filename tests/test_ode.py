@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from flowalign import ode
+from flowalign.validation import max_steps
 
 ORDERS = {
     "euler": 1,
@@ -89,6 +90,13 @@ def test_grid_ends_at_one(n, h):
     assert ode.grid(n, h)[-1] <= 1.0
 
 
+@pytest.mark.parametrize("step_size", [0.1 + 5e-12, 0.25 + 1e-11, 1 / 3, 1 / 49, 0.3])
+def test_a_step_size_that_was_rounded_up_does_not_pass_the_end(step_size):
+    times = ode.grid(max_steps(step_size), step_size)
+    assert max(times) == times[-1] <= 1
+    np.testing.assert_allclose(np.diff(times), step_size, rtol=1e-9)
+
+
 @pytest.mark.parametrize("method", ode.FIXED_GRID_SOLVERS)
 def test_a_row_is_solved_as_if_alone(method):
     def stiff(t, x):
@@ -114,18 +122,50 @@ def test_a_coordinate_that_rests_is_no_trouble(method):
     torch.testing.assert_close(states[-1][:, 0], X0[:, 0] * np.exp(-0.9), rtol=1e-4, atol=0)
 
 
+def to_one(t, x, offset=0.0):
+    """x' = (1 - x) / (1 - t) ends at 1 whatever it starts from; its rate has no bound.
+
+    With an offset in the denominator, what remains at the end is that share of the whole way.
+    """
+    return (1 - x) / (1 + offset - t)
+
+
 @pytest.mark.parametrize("method", ode.FIXED_GRID_SOLVERS)
 def test_no_stage_falls_into_a_singular_end(method):
-    """x' = (1 - x) / (1 - t) ends at 1; its rate has no bound."""
-    asked = []
+    """The latest stage is in the middle of the last step, and others are where they always are."""
+    times = ode.grid(10, 0.1)
 
-    def velocity(t, x):
-        asked.append(float(t))
-        return (1 - x) / (1 - t)
+    def asked(**options):
+        seen = []
 
-    states = ode.integrate(velocity, X0, ode.grid(10, 0.1), method, singular_end=True)
-    assert max(asked) <= 0.95 + 1e-9
+        def recorded(t, x):
+            seen.append(float(t))
+            return to_one(t, x, offset=1e-3)
+
+        ode.integrate(recorded, X0, times, method, **options)
+        return np.array(seen)
+
+    np.testing.assert_allclose(asked(singular_end=True), asked().clip(max=0.95), rtol=1e-12)
+    states = ode.integrate(to_one, X0, times, method, singular_end=True)
     assert (states[-1] - 1).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("method", ode.SOLVERS)
+def test_a_singular_end_changes_no_step_before_the_last(method):
+    times = ode.grid(9, 0.1)
+    states = ode.integrate(to_one, X0, times, method, singular_end=True)
+    assert torch.equal(states, ode.integrate(to_one, X0, times, method))
+
+
+@pytest.mark.parametrize("method", ode.ADAPTIVE_SOLVERS)
+def test_an_adaptive_solver_follows_a_steep_end_exactly(method):
+    """Its steps are as short as the velocity asks for, and so their times need no bound."""
+    offset = 0.01
+    states = ode.integrate(
+        lambda t, x: to_one(t, x, offset), X0, ode.grid(10, 0.1), method, singular_end=True
+    )
+    expected = 1 - (1 - X0) * offset / (1 + offset)
+    torch.testing.assert_close(states[-1], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ode.SOLVERS)

@@ -10,7 +10,7 @@ from flowalign import path
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 NOISE_LEVELS = [0.0, 0.01, 0.3, 3.0]
-INSIDE = [path.T_MIN, 0.01, 0.3, 0.5, 0.77, 1 - path.T_MIN]
+INSIDE = [1e-3, 0.01, 0.3, 0.5, 0.77, 1 - 1e-3]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,25 @@ def test_one_time_for_all_rows_equals_the_same_time_per_row(draws):
         torch.testing.assert_close(once, each)
 
 
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_the_path_is_a_line_with_the_noise_of_a_bridge(t, draws):
+    x0, x1, eps = draws
+    x_t = path.point(torch.tensor(t, dtype=x0.dtype), x0, x1, eps, 0.7)
+    expected = (1 - t) * x0 + t * x1 + 0.7 * np.sqrt(t * (1 - t)) * eps
+    torch.testing.assert_close(x_t, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("t", "factor"), [(0.0, 15.8), (1e-4, 15.8), (1 - 1e-4, -15.8)])
+def test_the_noise_of_the_target_is_frozen_near_the_ends(t, factor, draws):
+    x0, x1, eps = draws
+    u_t = path.derivative(torch.tensor(t, dtype=x0.dtype), x0, x1, eps, 2.0)
+    torch.testing.assert_close(u_t - (x1 - x0), 2.0 * factor * eps, rtol=2e-3, atol=0)
+
+
 def test_noise_unit_is_the_rms_of_a_coordinate():
     rows = torch.nn.functional.normalize(torch.randn(50, 400))
     assert path.rms(rows) == pytest.approx(1 / 20)
     assert path.rms(3 * rows) == pytest.approx(3 / 20)
+    assert path.rms(torch.tensor([[3.0, 4.0], [0.0, 0.0], [12.0, 0.0]])) == pytest.approx(
+        np.sqrt(169 / 6)
+    )

@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 import torch
 from safetensors import safe_open
 from sklearn.exceptions import NotFittedError
@@ -22,7 +21,7 @@ import flowalign
 from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.datasets import make_cross_modal
 from flowalign.fields import VelocityField
-from flowalign.persistence import SKOPS_TRUSTED, allowed
+from flowalign.persistence import allowed
 from flowalign.persistence.file_format import pack, read
 
 FIXTURES = Path(__file__).parent / "models"
@@ -220,12 +219,6 @@ def test_pickles(module, fitted, data, tmp_path):
     else:
         loaded = module.loads(module.dumps(fitted))
     the_same(fitted, loaded, data.X_test)
-
-
-def test_skops(fitted, data):
-    text = skops.io.dumps(fitted)
-    assert set(skops.io.get_untrusted_types(data=text)) <= set(SKOPS_TRUSTED)
-    the_same(fitted, skops.io.loads(text, trusted=SKOPS_TRUSTED), data.X_test)
 
 
 def test_the_file_is_a_plain_safetensors_file(model_file):

@@ -105,9 +105,30 @@ def test_integers_have_no_scale():
         _read(np.zeros(10, dtype=np.int16))
 
 
-def test_channels_that_come_first_are_noticed():
-    with pytest.raises(ValueError, match="2 frames of 4800 channels; transpose"):
-        _read(np.zeros((2, 4800)))
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_integers_in_files_of_floats_are_refused_wherever_they_are(subtype):
+    sound = np.zeros(480_000)
+    sound[:9] = 20_000  # outside the window in the middle, which is silent
+    with pytest.raises(ValueError, match=r"^it has whole numbers that reach 20000.*/ 32768"):
+        _read(_file(sound, 48_000, subtype=subtype))
+    sound[:9] = 4.5
+    assert len(_read(_file(sound, 48_000, subtype=subtype))) == 96_000
+
+
+@pytest.mark.parametrize("rate", [1_000_001, 2**31 - 1])
+def test_a_file_with_the_rate_of_no_sound_is_refused(rate):
+    with pytest.raises(ValueError, match="no sound, or a damaged one .*whole number from 1 to"):
+        _read(_file(tone(440), rate))
+
+
+def test_running_out_of_memory_is_no_damage(monkeypatch):
+    monkeypatch.setattr(soundfile, "SoundFile", _no_memory)
+    with pytest.raises(MemoryError):
+        _read(b"any")
+
+
+def _no_memory(*_):
+    raise MemoryError
 
 
 def test_a_file_that_ends_early_is_noticed_where_its_form_allows():

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from flowalign import spaces
+from flowalign import FlowMatchingAligner, spaces
 
 
 @pytest.fixture
@@ -102,6 +102,84 @@ def test_identical_spaces_are_joint_however_narrow(d, C, rng):
     assert spaces.place_targets(E, E + 1.0, np.arange(C), "auto")[1]
 
 
+def unrelated(n, C, d, seed=0):
+    """Embeddings that point anywhere, and class means: n pairs of spaces, with their scores."""
+    rng = np.random.default_rng(seed)
+    M = rng.standard_normal((C, d))
+    embeddings = rng.standard_normal((n, C, d))
+    return M, embeddings, np.array([spaces.alignment_score(E, M) for E in embeddings])
+
+
+def test_unrelated_spaces_are_hardly_ever_taken_for_one():
+    """In about 1 of 700 cases."""
+    n, C = 10_000, 5
+    M, embeddings, scores = unrelated(n, C, 64)
+    likely = embeddings[scores > 2]
+    joint = sum(spaces.place_targets(E, M, np.arange(C), "auto")[1] for E in likely)
+    assert n / 1400 < joint < n / 350
+
+
+@pytest.mark.parametrize(("d", "least"), [(64, 3.0), (37, 3.0), (36, 3.0), (16, 2.0), (4, 1.0)])
+def test_the_score_that_joins_two_spaces(d, least):
+    """3, and half the root of the width where that is less."""
+    M, embeddings, scores = unrelated(4000, 3, d)
+    near = np.abs(scores - least) < 0.3
+    assert near.sum() > 3
+    for E, score in zip(embeddings[near], scores[near], strict=True):
+        assert spaces.place_targets(E, M, np.arange(3), "auto")[1] == (score > least)
+
+
+@pytest.mark.parametrize("d", [4, 40])
+def test_one_sampled_class_leaves_no_score(d, rng):
+    """Two spaces of one width are then taken for one."""
+    X, codes = rng.standard_normal((3, d)), np.array([1, 1, 1])
+    for width in (d, d - 1):
+        E = rng.standard_normal((4, width))
+        assert spaces.place_targets(E, X, codes, "auto")[1] == (width == d)
+    assert spaces.alignment_score(E[:1], E[:1]) == 0
+    assert spaces.alignment_score(np.ones((3, d)), X) == 0
+
+
+def test_embeddings_of_another_width_are_not_joint_by_decree(rng):
+    E, X = rng.standard_normal((3, 5)), rng.standard_normal((3, 8))
+    with pytest.raises(ValueError, match=r"joint=True .* 5 wide and X is 8 wide.*joint='auto'"):
+        spaces.place_targets(E, X, np.arange(3), True)
+
+
+def test_where_the_origin_is_does_not_matter_to_score_and_map(rng):
+    """Both look at differences between classes; the common part of a modality says nothing."""
+    E, M = rng.standard_normal((2, 6, 12))
+    offset = 100 * rng.standard_normal((2, 12))
+    score = spaces.alignment_score(E, M)
+    assert spaces.alignment_score(E + offset[0], M + offset[1]) == pytest.approx(score, rel=1e-6)
+    for scale in (1e-3, 1e3):
+        assert spaces.alignment_score(scale * E, M / scale) == pytest.approx(score, rel=1e-9)
+    found = spaces.ProcrustesMap.fit(E + offset[0], M + offset[1])(E + offset[0])
+    np.testing.assert_allclose(found - offset[1], spaces.ProcrustesMap.fit(E, M)(E), atol=1e-9)
+
+
+def test_only_classes_with_samples_place_the_map(rng):
+    """Wherever the embeddings of the others are."""
+    E, X, codes = rng.standard_normal((6, 4)), rng.standard_normal((8, 7)), np.arange(8) % 4
+    targets, _, embedding_map = spaces.place_targets(E, X, codes, "auto")
+    moved = E + np.r_[np.zeros((4, 4)), 10 * rng.standard_normal((2, 4))]
+    other = spaces.place_targets(moved, X, codes, "auto")[0]
+    np.testing.assert_allclose(other[:4], targets[:4])
+    np.testing.assert_allclose(embedding_map.source_mean, E[:4].mean(axis=0))
+    np.testing.assert_allclose(embedding_map.target_mean, targets[:4].mean(axis=0))
+    np.testing.assert_allclose(targets[:4].mean(axis=0), (X[:4] + X[4:]).mean(axis=0) / 2)
+
+
+def test_float32_is_mapped_as_precisely_as_float64(rng):
+    """Features of one common part and little else."""
+    E, X = rng.standard_normal((6, 4)), 1000 + rng.standard_normal((6, 5))
+    E, X = E.astype(np.float32), X.astype(np.float32)
+    single = spaces.place_targets(E, X, np.arange(6), False)[0]
+    double = spaces.place_targets(*(a.astype(np.float64) for a in (E, X)), np.arange(6), False)[0]
+    np.testing.assert_allclose(single, double, rtol=0, atol=1e-4)
+    assert spaces.class_means(X, np.zeros(6, int)).dtype == np.float32
+
+
 def test_score_is_standard_normal_between_unrelated_spaces(rng):
     E, M = rng.standard_normal((2, 10, 32))
     scores = [
@@ -121,8 +199,36 @@ def test_unit_rows_at_any_scale(scale, rng):
 
 
 def test_zero_rows_are_named():
+    X = np.array([[1.0], [0], [2], [0]])
     with pytest.raises(ValueError, match=r"X has rows of zeros.*: 1, 3\."):
-        spaces.unit_rows(np.array([[1.0], [0], [2], [0]]), "X")
+        spaces.unit_rows(X, "X")
+    with pytest.raises(ValueError, match=r"X has rows of zeros.*: 41, 43\."):
+        spaces.unit_rows(X, "X", first=40)
+    allowed = spaces.unit_rows(X, "X", zeros_allowed=True)
+    np.testing.assert_array_equal(allowed, [[1], [0], [1], [0]])
+
+
+def test_rows_are_scaled_block_by_block(monkeypatch, rng):
+    monkeypatch.setattr(spaces, "BLOCK_ROWS", 4)
+    X = rng.standard_normal((11, 3))
+    kept = X.copy()
+    expected = X / np.linalg.norm(X, axis=1, keepdims=True)
+    np.testing.assert_allclose(spaces.unit_rows(X, "X"), expected, rtol=1e-12)
+    np.testing.assert_array_equal(X, kept)
+    X[[2, 5, 10]] = 0
+    with pytest.raises(ValueError, match=r": 2, 5, 10\."):
+        spaces.unit_rows(X, "X")
+
+
+@pytest.mark.parametrize("row", [0, 3, 4, 10])
+def test_a_row_of_zeros_is_named_in_whichever_block_it_is(row, monkeypatch, rng):
+    X, y = rng.standard_normal((6, 4)), np.arange(6) % 3
+    model = FlowMatchingAligner(n_steps=2, logit_scale=10).fit(X, y)
+    monkeypatch.setattr("flowalign.prediction.BLOCK_BYTES", 4 * 4 * 8)
+    new = rng.standard_normal((11, 4))
+    new[row] = 0
+    with pytest.raises(ValueError, match=rf"X has rows of zeros.*: {row}\."):
+        model.predict(new)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

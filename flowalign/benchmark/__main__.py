@@ -14,6 +14,7 @@ import joblib
 from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
+from flowalign.files import expanded
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,9 +24,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Compare flowalign with its peers on frozen features, by default on the emoji "
         "set that comes with the package. An interrupted run goes on where it stopped.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of rows and report")
+    parser.add_argument("--out", type=expanded, required=True, help="folder of rows and report")
     parser.add_argument(
-        "--features", type=Path, help="folder of .npz feature sets (or one such file)"
+        "--features", type=expanded, help="folder of .npz feature sets (or one such file)"
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seeds", type=int, default=3, help="number of draws")
@@ -43,11 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     images = parser.add_argument_group(
         "pictures", "instead of --features: benchmark data sets in CoOp's layout, encoded by CLIP"
     )
-    images.add_argument("--images", type=Path, help="folder of the data sets")
+    images.add_argument("--images", type=expanded, help="folder of the data sets")
     images.add_argument("--datasets", nargs="+", default=[], help="such as DTD OxfordPets")
     images.add_argument("--model", default="ViT-B-32", help="of open_clip")
     images.add_argument("--pretrained", help="weights, of open_clip (openai by default), or a file")
-    images.add_argument("--cache", type=Path, help="folder of a feature cache")
+    images.add_argument("--cache", type=expanded, help="folder of a feature cache")
     args = parser.parse_args(arguments)
     if importlib.util.find_spec("matplotlib") is None:
         parser.error('the report needs matplotlib: pip install "flowalign[plot]"')

@@ -25,7 +25,7 @@ from flowalign.benchmark.peers import (
     cosine_logits,
     linear_logits,
 )
-from flowalign.spaces import unit_rows
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -18,7 +18,7 @@ import numpy as np
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
 from flowalign.encoders.base import Encoder, described
-from flowalign.files import written_whole
+from flowalign.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     >>> len(emoji.draw(4, seed=0))
     100
     """
-    path = Path(path).absolute()
+    path = expanded(path).absolute()
     state = path.stat()
     return _load(path, state.st_mtime_ns, state.st_size)
 
@@ -204,7 +204,7 @@ def encode_split(
     ValueError
         If the file is there, made by another encoder.
     """
-    path = Path(path)
+    path = expanded(path)
     made_by = described(encoder)
     if path.exists():
         with np.load(path, allow_pickle=False) as archive:

@@ -30,7 +30,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowalign.class_embeddings import as_class_embeddings, class_vectors
 from flowalign.parameters import is_auto
-from flowalign.spaces import class_means, place_targets, unit_rows
+from flowalign.spaces import class_means, place_targets
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

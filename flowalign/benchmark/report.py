@@ -18,6 +18,7 @@ import torch
 
 import flowalign
 from flowalign.benchmark.summary import OURS, Summary, differences, is_oracle, summarise, wins
+from flowalign.files import expanded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def write_report(rows: Sequence[dict[str, Any]], out: str | os.PathLike[str]) ->
     Path
         Of the HTML page.
     """
-    out = Path(out)
+    out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
     if not rows:
         raise ValueError("rows is empty: there is nothing to report.")

@@ -33,6 +33,7 @@ from flowalign.benchmark.peers import (
     TipAdapter,
     ZeroShot,
 )
+from flowalign.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,7 +143,7 @@ def run(
     parameters.integer("n_seeds", n_seeds, low=1)
     for n_shots in shots:
         parameters.integer("shots", n_shots, low=1)
-    out = Path(out)
+    out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
     names = [Path(path).stem for path in paths]
     if not names or len(set(names)) < len(names):
@@ -200,7 +201,7 @@ def _tasks(
     n_seeds: int,
     oracle: bool,
 ) -> Iterable[Task]:
-    for path in map(Path, paths):
+    for path in map(expanded, paths):
         path = path.absolute()  # other processes may be in other folders
         for n_shots in shots:
             data = load_feature_set(path)

@@ -20,8 +20,8 @@ from flowalign.benchmark.feature_sets import EMOJI, FeatureSet, load_feature_set
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.coupling import Coupling
 from flowalign.datasets import make_cross_modal
-from flowalign.fitting import NETWORK_SETTINGS, default_batch_size, fit_network
-from flowalign.spaces import cosine_similarities, unit_rows
+from flowalign.network.fit import KIND, default_batch_size, fit_network
+from flowalign.sphere import cosine_similarities, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,17 +152,15 @@ def _coupled(
     X, codes = unit_rows(data.X_train[rows], "X"), data.y_train[rows]
     pairs = np.concatenate([pair(X, targets, codes, rng) for _ in range(REPEATS)])
     default = FlowMatchingAligner()
-    settings = {name: getattr(default, name) for name in NETWORK_SETTINGS}
+    settings = {name: getattr(default, name) for name in KIND.settings if hasattr(default, name)}
     settings["max_iter"] //= REPEATS
-    settings["batch_size"] = default_batch_size(len(X))
+    settings |= {"batch_size": default_batch_size(len(X)), "seeds": (seed, seed), "device": "cpu"}
     coupling = Coupling(np.tile(X, (REPEATS, 1)), pairs, None, targets, True, None)
-    field = fit_network(
-        coupling, noise=default.noise, seeds=(seed, seed), device="cpu", **settings
-    ).field
+    field = fit_network(coupling, **settings).field
     goals = torch.from_numpy(targets)
     with torch.inference_mode():
         x = torch.from_numpy(unit_rows(data.X_test, "X"))
-        states = ode.integrate(field.velocity, x, ode.grid(STOP, 0.1), last_only=True)
+        states = ode.solve(field, x, ode.grid(STOP, 0.1), last_only=True)
         found = cosine_similarities(states[-1], goals).argmax(dim=1)
     return float(np.mean(found.numpy() == data.y_test))
 

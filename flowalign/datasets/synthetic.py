@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.spaces import unit_rows
+from flowalign.sphere import unit_rows
 
 
 def make_cross_modal(

@@ -13,7 +13,7 @@ from flowalign.datasets.folders import AUDIO_ENDINGS, IMAGE_ENDINGS, files_below
 from flowalign.encoders.base import Encoder, described
 from flowalign.encoders.clap import ClapEncoder
 from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
-from flowalign.files import written_whole
+from flowalign.files import expanded, written_whole
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        type=expanded,
         help="where the files are, at any depth; links to folders are not followed",
     )
     parser.add_argument(
-        "--out", type=Path, required=True,
+        "--out", type=expanded, required=True,
         help="folder; a share becomes features-1-of-8.npz: X (n, d), paths (n,) below the folder, "
         "encoder (its parameters) and n_listed, the files of all shares",
     )  # fmt: skip
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--shard", type=_shard, metavar="i/n", help="the i-th of n shares, 1/n to n/n"
     )
-    parser.add_argument("--cache", type=Path, help="folder of a feature cache, for all shares")
+    parser.add_argument("--cache", type=expanded, help="folder of a feature cache, for all shares")
     parser.add_argument("--batch-size", type=int, help="inputs in one pass through the model")
     parser.add_argument("--views", type=int, default=1, help="of each file; their mean is taken")
     parser.add_argument("--device", help="such as cuda:1; by default a GPU if there is one")

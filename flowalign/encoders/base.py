@@ -23,7 +23,7 @@ from flowalign.encoders.encoding import Encoding
 from flowalign.inputs import is_frame, shorten
 from flowalign.parameters import integer, one_of
 from flowalign.prompts import check_templates, fill, words
-from flowalign.spaces import unit_rows
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

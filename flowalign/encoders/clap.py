@@ -22,7 +22,7 @@ from flowalign.encoders.models import (
     require,
     unit_rows_of,
 )
-from flowalign.encoders.sounds import read_window
+from flowalign.encoders.sounds import is_pair, read_window, samples_and_rate
 from flowalign.parameters import integer
 from flowalign.prompts import AUDIO_TEMPLATES
 
@@ -57,7 +57,7 @@ class ClapEncoder(TorchEncoder):
         beginning to end. A single one lies in the middle. `transform` averages the views of a
         sound; ``encode(..., views="stack")`` does not.
     sampling_rate : int, default=48000
-        The rate of sounds given as arrays, in Hz. Files know their own.
+        The rate of sounds given as arrays without one, in Hz. Files know their own.
     cache : str, path or None, default=None
         A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
         its name, in whichever process.
@@ -69,9 +69,13 @@ class ClapEncoder(TorchEncoder):
     Notes
     -----
     Rows have length 1. Sounds are paths of anything that libsndfile reads (WAV, FLAC, OGG, MP3), or
-    arrays of floats of shape (frames,) or (frames, channels). Channels are averaged; any sampling
-    rate is converted to that of the model; what is shorter than the model's window is repeated, as
-    in its training. Texts longer than the model's context are cut.
+    arrays or tensors of floats of shape (frames,), (frames, channels) or (channels, frames). With a
+    rate of their own they come as pairs, ``(array, rate)`` or ``(rate, array)``, or, as in the
+    datasets library, as dicts ``{"array": array, "sampling_rate": rate}``. Full scale is 1: what
+    exceeds it by 20 dB, or has nothing but whole numbers beyond it, is refused, for it holds
+    integers that were never scaled. Channels are averaged; any sampling rate is converted to that
+    of the model; what is shorter than the model's window is repeated, as in its training. Texts
+    longer than the model's context are cut.
 
     The feature extractor of transformers crops long sounds at random and, for models with feature
     fusion, declares a random one of each batch to be long. Here every window has its place and none
@@ -124,7 +128,14 @@ class ClapEncoder(TorchEncoder):
         integer("sampling_rate", self.sampling_rate, low=1)
 
     def _is_single(self, values: Any) -> bool:
-        return isinstance(values, np.ndarray) and values.ndim == 2 and values.shape[1] <= 8
+        is_array = isinstance(values, np.ndarray | torch.Tensor) and values.ndim == 2
+        return is_pair(values) or (is_array and values.shape[1] <= 8)
+
+    def _items(self, X: Any) -> list[Any]:
+        # NumPy makes a table of objects of what were pairs, or sounds of one length.
+        if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] > 1:
+            X = [tuple(row) for row in X]
+        return super()._items(X)
 
     def _load(self) -> _CLAP:
         name = str(self.model_name)
@@ -141,7 +152,10 @@ class _CLAP(TorchBackbone):
 
     def digest(self, item: Any) -> str:
         """Return the hash of samples, beside their rate."""
-        return f"{super().digest(item)} at {self.array_rate} Hz"
+        if isinstance(item, bytes):
+            return super().digest(item)
+        samples, rate = samples_and_rate(item, self.array_rate)
+        return f"{super().digest(samples)} at {rate} Hz"
 
     def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[torch.Tensor]:
         """Return log-mel spectrograms, each (channels, frames, bands)."""

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from math import ceil, gcd
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.signal import resample_poly
 
+from flowalign.validation import as_numpy
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+MAX_CHANNELS = 32
+MAX_RATE = 1_000_000  # Hz; bats are recorded at half of that
+MAX_PEAK = 10.0  # full scale is 1; a recording in floats may overshoot it, but not by 20 dB
+
+FORMS = (
+    "paths or arrays of floats of shape (frames,), (frames, channels) or (channels, frames), alone "
+    "or with their rate, (array, rate) or {'array': array, 'sampling_rate': rate}"
+)
+SCALING = "samples / 32768 for 16 bits, (samples - 128.0) / 128 for 8 bits without sign"
 
 
 def read_window(
@@ -20,12 +34,12 @@ def read_window(
 
     Parameters
     ----------
-    opened : bytes or ndarray of shape (frames,) or (frames, channels)
+    opened : bytes, or samples as `samples_and_rate` takes them
         The content of a sound file, or samples.
     rate : int
         Sampling rate of the result, in Hz.
     array_rate : int
-        Sampling rate of samples given as an array, in Hz.
+        Sampling rate of samples that come without one, in Hz.
     seconds : float
         Length of a window. What is shorter is returned whole.
     number, count : int
@@ -39,14 +53,15 @@ def read_window(
     Raises
     ------
     ValueError
-        If there is no sound in it, or a damaged one, or none but NaN.
+        If there is no sound in it, a damaged one, one with NaN, or one of another scale.
     TypeError
         If it is something else.
     """
     if isinstance(opened, bytes):
         samples, source_rate = _read_file(opened, seconds, number, count)
     else:
-        samples, source_rate = _samples(opened), array_rate
+        samples, source_rate = samples_and_rate(opened, array_rate)
+        _check_scale([samples])
         start, stop = window(len(samples), ceil(seconds * source_rate), number, count)
         samples = samples[start:stop]
     if not len(samples):
@@ -67,6 +82,77 @@ def window(length: int, size: int, number: int, count: int) -> tuple[int, int]:
     return start, min(length, start + size)
 
 
+def samples_and_rate(item: Any, array_rate: int) -> tuple[NDArray[Any], int]:
+    """Return a sound that is no file as samples, frames first, with their rate.
+
+    Parameters
+    ----------
+    item : array-like, pair, dict, or decoder of torchcodec
+        Floats of shape (frames,), (frames, channels) or (channels, frames); or these with their
+        rate: beside it, on either side, or named "array" and "sampling_rate".
+    array_rate : int
+        The rate of samples that come without one, in Hz.
+
+    Returns
+    -------
+    samples : ndarray of shape (frames, channels)
+        The values as they are.
+    rate : int
+        In Hz.
+    """
+    if isinstance(item, Mapping):
+        if not {"array", "sampling_rate"} <= item.keys():
+            raise TypeError(
+                f"Sounds given as dicts must have 'array' and 'sampling_rate', got {[*item]}"
+            )
+        return _frames_first(item["array"]), _rate(item["sampling_rate"])
+    if hasattr(item, "get_all_samples"):  # what the datasets library gives in place of a dict
+        decoded = item.get_all_samples()
+        return _frames_first(decoded.data), _rate(decoded.sample_rate)
+    if is_pair(item):
+        values, rate = reversed(item) if _is_number(item[0]) else item
+        return _frames_first(values), _rate(rate)
+    return _frames_first(item), array_rate
+
+
+def is_pair(item: Any) -> bool:
+    """Whether these are samples and their rate, as most libraries return them, or as scipy does."""
+    is_two = isinstance(item, tuple | list) and len(item) == 2
+    return is_two and _is_number(item[0]) != _is_number(item[1])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Number) or getattr(value, "ndim", None) == 0
+
+
+def _rate(value: Any) -> int:
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = 0.0
+    if not (1 <= rate <= MAX_RATE and rate.is_integer()):
+        raise ValueError(
+            f"its sampling rate must be a whole number from 1 to {MAX_RATE} Hz, got {value!r}"
+        )
+    return int(rate)
+
+
+class _WrongScale(ValueError):
+    """Samples that are no floats around -1 to 1."""
+
+
+def _check_scale(blocks: Iterable[NDArray[Any]]) -> None:
+    """Refuse integers in the guise of floats; the model would take them for deafening noise."""
+    peak, whole = 0.0, True
+    for block in blocks:
+        finite = block[np.isfinite(block)]
+        peak = max(peak, float(np.abs(finite).max(initial=0)))
+        whole = whole and bool((finite == np.rint(finite)).all())
+    if peak > MAX_PEAK or (whole and peak > 1):
+        which = "whole numbers that reach" if whole else "samples that reach"
+        raise _WrongScale(f"it has {which} {peak:g}, where full scale is 1; scale them: {SCALING}")
+
+
 def _read_file(
     content: bytes, seconds: float, number: int, count: int
 ) -> tuple[NDArray[np.float32], int]:
@@ -74,34 +160,43 @@ def _read_file(
 
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            size = ceil(seconds * file.samplerate)
-            start, stop = window(file.frames, size, number, count)
+            rate = _rate(file.samplerate)
+            if file.subtype in ("FLOAT", "DOUBLE"):  # others cannot leave full scale
+                _check_scale(file.blocks(1 << 20, dtype="float32", always_2d=True))
+            start, stop = window(file.frames, ceil(seconds * rate), number, count)
             file.seek(start)
             samples = file.read(stop - start, "float32", always_2d=True)
             if len(samples) < 0.99 * (stop - start):
                 raise ValueError("it ends early")
-            return samples, file.samplerate
+            return samples, rate
+    except (MemoryError, _WrongScale):
+        raise
     except Exception as error:  # libsndfile's own, and whatever seeking in a damaged file gives
         raise ValueError(f"no sound, or a damaged one ({error})") from error
 
 
-def _samples(values: Any) -> NDArray[Any]:
+def _frames_first(values: Any) -> NDArray[Any]:
     try:
-        samples = np.asarray(values)
-    except ValueError:
+        samples = np.asarray(as_numpy(values))
+    except (TypeError, ValueError):
         samples = np.empty(0, dtype=object)
     if samples.dtype.kind in "iu" and samples.ndim in (1, 2):
         raise TypeError(
-            f"Sounds given as arrays must be floats between -1 and 1, got {samples.dtype}"
+            f"Sounds given as arrays must be floats between -1 and 1, got {samples.dtype}; scale "
+            f"them: {SCALING}"
         )
     if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
         raise TypeError(
-            "Sounds must be paths or arrays of floats of shape (frames,) or (frames, channels), "
-            f"got {type(values).__name__} of shape {samples.shape}"
+            f"Sounds must be {FORMS}; got {type(values).__name__} of shape {samples.shape}"
         )
-    if samples.ndim == 2 and samples.shape[1] > max(2, samples.shape[0]):
-        raise ValueError(
-            f"an array of {samples.shape[0]} frames of {samples.shape[1]} channels; transpose it "
-            "if channels come first"
-        )
-    return samples[:, None] if samples.ndim == 1 else samples
+    if samples.ndim == 1 or 1 in samples.shape:
+        return samples.reshape(-1, 1)
+    first, second = samples.shape
+    if first > second and second <= MAX_CHANNELS:
+        return samples
+    if first <= MAX_CHANNELS < second:
+        return samples.T
+    raise ValueError(
+        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, cannot "
+        "be told apart; give one channel, or the mean of all"
+    )

@@ -1,20 +1,44 @@
-"""What every velocity field is and how it is kept."""
+"""What every velocity field is, and the one table of their kinds.
+
+A new kind is a package of its own, with a :class:`Kind`, and a line in :data:`KINDS`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowalign.coupling import Coupling
+    from flowalign.gaussian.model import GaussianModel
+
+
+class Flow(Protocol):
+    """What can be solved: a velocity field, or its twin for samples that are left out."""
+
+    singular_end: ClassVar[bool]
+
+    def velocity(self, t: Tensor, z: Tensor) -> Tensor:
+        """Velocity, (n, d), at time ``t`` and positions ``z``, (n, d)."""
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """From the feature space, (n, d), to the coordinates of ``velocity``."""
+
 
 class VelocityField(nn.Module, ABC):
     """A velocity field v(t, x) on the feature space.
 
-    A subclass has :meth:`velocity` and :meth:`_rebuild`, names its constructor's numbers in
-    `config`, and keeps all its arrays as parameters or buffers.
+    A subclass has the abstract methods below, names its constructor's numbers in `config`, and
+    keeps all its arrays as parameters or buffers.
 
     Attributes
     ----------
@@ -25,21 +49,20 @@ class VelocityField(nn.Module, ABC):
 
     Notes
     -----
-    The solver may work in coordinates of the field's own, :meth:`encode` and :meth:`decode` away
-    from the feature space. They are a rotation, so that lengths, cosines and the steps of a solver
-    are the same in both (adaptive ones agree to their tolerance). Unless a field overrides them,
-    they change nothing.
+    The solver may work in coordinates of the field's own, :meth:`rotate`. They are a rotation of
+    the feature space, so that lengths, cosines and the steps of a solver are the same in both
+    (adaptive ones agree to their tolerance). Unless a field overrides it, nothing is rotated.
 
     A pickle holds the numbers and numpy arrays, so that it opens on machines without the device
     that the field was fitted on, and always opens on the CPU.
     """
 
     config: dict[str, Any]
-    singular_end: bool = False
+    singular_end: ClassVar[bool] = False
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity, (n, d), at time ``t`` and positions ``x``, (n, d), in the feature space."""
-        return self.decode(self.velocity(t, self.encode(x)))
+        return self.rotate_back(self.velocity(t, self.rotate(x)))
 
     @abstractmethod
     def velocity(self, t: Tensor, z: Tensor) -> Tensor:
@@ -48,22 +71,42 @@ class VelocityField(nn.Module, ABC):
         ``t`` is 0-dimensional, one time for all rows.
         """
 
-    def encode(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """From the feature space to the field's coordinates: (..., d) to (..., d)."""
         return x
 
-    def decode(self, z: Tensor) -> Tensor:
+    def rotate_back(self, z: Tensor) -> Tensor:
         """From the field's coordinates to the feature space: (..., d) to (..., d)."""
         return z
 
     @property
     @abstractmethod
-    def width(self) -> int:
-        """Widest array per row that :meth:`velocity` makes."""
+    def row_size(self) -> int:
+        """Entries of the widest array that :meth:`velocity` makes, for one row."""
+
+    @classmethod
+    @abstractmethod
+    def check(
+        cls, config: dict[str, Any], weights: dict[str, NDArray[Any]], n_classes: int, width: int
+    ) -> None:
+        """Raise ValueError unless these numbers and arrays make a field.
+
+        They come from a file that nobody vouches for, and nothing may be allocated that they do not
+        hold. The field is one for `n_classes` classes of features of a `width`; what numbers there
+        are is finite, and arrays are finite and float32.
+        """
 
     @abstractmethod
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         """Make this empty instance the field with these numbers and arrays."""
+
+    @staticmethod
+    def check_shapes(
+        weights: dict[str, NDArray[Any]], expected: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Raise ValueError unless the arrays have these names and shapes."""
+        if {name: array.shape for name, array in weights.items()} != expected:
+            raise ValueError("the arrays of the field do not have its shapes.")
 
     def __getstate__(self) -> dict[str, Any]:
         weights = {name: w.detach().cpu().numpy() for name, w in self.state_dict().items()}
@@ -73,3 +116,72 @@ class VelocityField(nn.Module, ABC):
         # np.array copies: arrays from a memory map are read-only, which torch does not know.
         weights = {name: torch.from_numpy(np.array(w)) for name, w in state["weights"].items()}
         self._rebuild(state["config"], weights)
+
+
+class Fitted(NamedTuple):
+    """What a fit gives.
+
+    Attributes
+    ----------
+    field : VelocityField
+        float32, on the device of the fit.
+    loss_curve : list of float
+        Mean training loss of each epoch; empty without training.
+    model : GaussianModel or None
+        Of the classes, where the field was made from one.
+    """
+
+    field: VelocityField
+    loss_curve: list[float]
+    model: GaussianModel | None = None
+
+    def to(self, device: torch.device) -> Fitted:
+        """Move to a device; out of a cache fields open on the CPU."""
+        return Fitted(self.field.to(device), self.loss_curve, self.model and self.model.to(device))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that the aligner knows of a kind of velocity field.
+
+    Attributes
+    ----------
+    field : type
+        Its class.
+    fit : callable
+        ``fit(coupling, **settings)`` returns a :class:`Fitted`. It depends on its arguments alone,
+        so that its results can be cached.
+    settings : tuple of str
+        What it wants to know: parameters of the aligner; ``prior``, a probability for each class;
+        ``seeds``, two integers; and ``device``, a string.
+    without_effect : tuple of str
+        Settings that do not change the result.
+    random : bool
+        Whether another seed gives another field.
+    max_folds : int
+        Folds that are cross-fitted at most, where samples cannot be left out otherwise.
+    one_shot_stop : float
+        Time of the stop where every class has one sample, which says nothing of it.
+    leave_out : callable or None
+        ``leave_out(fitted, coupling, rows, targets)`` returns what is solved for these samples,
+        each by a field that was fitted without it, when classes travel to ``targets``, a Tensor of
+        shape (C, d); None if that takes a fit for each.
+    """
+
+    field: type[VelocityField]
+    fit: Callable[..., Fitted]
+    settings: tuple[str, ...]
+    without_effect: tuple[str, ...] = ()
+    random: bool = False
+    max_folds: int = 4
+    one_shot_stop: float = 0.5
+    leave_out: Callable[[Fitted, Coupling, NDArray[Any], Tensor], Flow] | None = None
+
+
+KINDS = {"gaussian": "flowalign.gaussian.fit", "mlp": "flowalign.network.fit"}
+"""The module of each kind; what it names ``KIND`` is the kind."""
+
+
+def kind_of(name: str) -> Kind:
+    """Return a kind of the table."""
+    return import_module(KINDS[name]).KIND

@@ -14,8 +14,18 @@ __all__ = ["SKOPS_TRUSTED", "SavedAligner", "load", "save"]
 SKOPS_TRUSTED = [
     "flowalign.aligner.FlowMatchingAligner",
     "flowalign.class_embeddings.ClassEmbeddings",
-    "flowalign.fields.gaussian.GaussianField",
-    "flowalign.fields.mlp.MLPField",
+    "flowalign.encoders.callables.CallableEncoder",
+    "flowalign.encoders.clap.ClapEncoder",
+    "flowalign.encoders.clip.OpenCLIPEncoder",
+    "flowalign.gaussian.field.GaussianField",
+    "flowalign.gaussian.model.GaussianModel",
+    "flowalign.network.field.MLPField",
     "flowalign.spaces.ProcrustesMap",
 ]
-"""What an aligner is made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``."""
+"""What aligners and encoders are made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``.
+
+Making any of these runs no code. A function in a `CallableEncoder` is its user's, who adds its
+name. DataFrames, Series, tensors, devices and paths are not in the list. Give such parameters in
+another form: class embeddings as a `ClassEmbeddings` or an array, class priors as an array or a
+dict, devices and paths as strings.
+"""

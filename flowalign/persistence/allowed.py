@@ -6,9 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from flowalign.fields import GaussianField, MLPField, VelocityField
-
-FIELDS: dict[str, type[VelocityField]] = {"gaussian": GaussianField, "mlp": MLPField}
+# Of the header's "fitted": the attribute of the aligner, and the types that its value may have.
+FITTED: dict[str, tuple[str, tuple[type, ...]]] = {
+    "joint": ("joint_", (bool,)),
+    "n_iter": ("n_iter_", (int,)),
+    "stop_source": ("stop_source_", (str, type(None))),
+    "stop": ("_stop", (float, type(None))),
+    "normalize": ("_normalize", (bool,)),
+    "device": ("device_", (str,)),
+}
 SCALARS = (str, int, float, bool, type(None))
 NUMBER_KINDS = "biuf"
 MAX_PADDED = 2**24  # bytes of strings in an array wider than they are

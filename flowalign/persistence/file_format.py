@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-FORMAT = 1
+from flowalign.files import check_is_file
+
+FORMAT = 2  # written; until version 0.2.0 it may still be added to
+READABLE = (1, 2)  # 1 has no Gaussian model
 NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
 MAX_HEADER = 2**26  # bytes
 
@@ -46,6 +49,7 @@ def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
 
 def read(path: Path) -> Contents:
     """Read the file without trust: nothing is allocated that the file does not hold."""
+    check_is_file(path)  # a pipe would be waited for
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")

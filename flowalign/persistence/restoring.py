@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,15 @@ from numpy.typing import NDArray
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.fields import GaussianField, VelocityField
-from flowalign.fields.mlp import TIME_FEATURES
+from flowalign.fields import VelocityField, kind_of
+from flowalign.files import expanded
+from flowalign.gaussian.model import GaussianModel
+from flowalign.held_out import SOURCES
 from flowalign.parameters import check_parameters, class_probabilities
-from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
-from flowalign.persistence.file_format import FORMAT, Contents, read
+from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.file_format import READABLE, Contents, read
 from flowalign.spaces import ProcrustesMap
-
-MAX_NUMBER = 1e18  # in the configuration of a field; its square has a place in float32
-STOP_SOURCES = (
-    "validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing", None,
-)  # fmt: skip
-SCORES = {
-    "n_steps": np.int64, "stop_time": np.float64, "accuracy": np.float64, "n_better": np.int64,
-    "n_worse": np.int64, "log_loss": np.float64, "logit_scale": np.float64,
-}  # fmt: skip
+from flowalign.stopping import SCORES
 
 
 def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
@@ -37,7 +30,7 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     Parameters
     ----------
     path : str or path
-        The file. It need not be trusted.
+        The file; ``~`` is the home folder. It need not be trusted.
 
     Returns
     -------
@@ -50,7 +43,8 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     OSError
         If it cannot be read.
     """
-    return restore(path, read(Path(path)))
+    path = expanded(path)
+    return restore(path, read(path))
 
 
 def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAligner:
@@ -66,11 +60,11 @@ def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAli
 def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
     """Make the aligner; every key and every array must be used up."""
     left, unread = _Keys(header, "header"), dict(arrays)
-    if (found := left.take("format", int)) != FORMAT:
+    if (found := left.take("format", int)) not in READABLE:
         wrote = header.get("version")
         raise ValueError(
-            f"its format is {found}, this flowalign {flowalign.__version__} reads {FORMAT}; it was "
-            f"written by flowalign {wrote!r}."
+            f"its format is {found}, this flowalign {flowalign.__version__} reads "
+            f"{' and '.join(map(str, READABLE))}; it was written by flowalign {wrote!r}."
         )
     left.take("version", str)
     for name, array in arrays.items():
@@ -93,22 +87,21 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
         aligner.feature_names_in_ = np.array(names, dtype=object)
     aligner.classes_ = classes
     aligner.class_embeddings_ = targets
-    aligner.joint_ = fitted.take("joint", bool)
     aligner.embedding_map_ = _map(left, unread, width)
-    aligner.velocity_field_ = _field(left.take("field", dict), unread, n_classes, width)
+    aligner._kind, aligner.velocity_field_ = _field(
+        left.take("field", dict), unread, n_classes, width
+    )
+    aligner.gaussian_model_ = _model(left, unread, n_classes, width)
     aligner.loss_curve_ = _shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
-    aligner.n_iter_ = fitted.take("n_iter", int)
+    for key, (name, types) in FITTED.items():
+        setattr(aligner, name, fitted.take(key, types))
     if aligner.n_iter_ != max(1, len(aligner.loss_curve_)):
         raise ValueError(f"n_iter is {aligner.n_iter_}, not the length of the loss curve.")
     aligner.stop_scores_ = _scores(unread)
-    aligner.stop_source_ = fitted.take("stop_source", (str, type(None)))
-    if aligner.stop_source_ not in STOP_SOURCES:
+    if aligner.stop_source_ not in (*SOURCES, None):
         raise ValueError(f"stop_source is {aligner.stop_source_!r}.")
-    aligner._stop = fitted.take("stop", (float, type(None)))
     if aligner._stop is not None and not 0 <= aligner._stop <= 1:
         raise ValueError(f"stop is {aligner._stop}.")
-    aligner._normalize = fitted.take("normalize", bool)
-    aligner.device_ = fitted.take("device", str)
     left.close()
     fitted.close()
     if unread:
@@ -206,68 +199,36 @@ def _scores(unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | None:
 
 def _field(
     entry: Any, unread: dict[str, NDArray[Any]], n_classes: int, width: int
-) -> VelocityField:
+) -> tuple[str, VelocityField]:
     keys = _Keys(entry, "field")
-    kind = keys.take("kind", str)
-    config = _Keys(keys.take("config", dict), "field.config")
+    kind, config = keys.take("kind", str), keys.take("config", dict)
     keys.close()
-    weights = {
-        name.removeprefix("field."): unread.pop(name)
-        for name in list(unread)
-        if name.startswith("field.")
-    }
-    cls = FIELDS[kind]
-    values: dict[str, Any]
-    if cls is GaussianField:
-        values = {name: config.take(name, float) for name in ("noise_std", "text_weight")}
-        values["tail"] = config.take("tail", (float, type(None)))
-        numbers = [v for v in values.values() if v is not None]
-        if not all(0 <= number < MAX_NUMBER for number in numbers) or values["tail"] == 0:
-            raise ValueError(f"field.config is {values}.")
-        expected = _gaussian_shapes(n_classes, width)
-    else:
-        values = {name: config.take(name, int) for name in ("dim", "hidden_dim", "n_blocks")}
-        # Sizes that the arrays do not have would be allocated before they are compared.
-        if values["dim"] != width or not 1 <= values["n_blocks"] <= len(weights):
-            raise ValueError(f"field.config is {values}.")
-        hidden = weights["project_in.bias"].size
-        if values["hidden_dim"] != hidden:
-            raise ValueError(f"field.config is {values}.")
-        expected = _network_shapes(**values)
-    config.close()
-    if {name: array.shape for name, array in weights.items()} != expected:
-        raise ValueError("the arrays of the field do not have its shapes.")
+    weights = _named("field.", unread)
     if any(array.dtype != np.float32 for array in weights.values()):
         raise ValueError("the arrays of the field are not float32.")
+    cls = kind_of(kind).field
+    cls.check(config, weights, n_classes, width)
     field = cls.__new__(cls)
-    field.__setstate__({"config": values, "weights": weights})
-    return field
+    field.__setstate__({"config": config, "weights": weights})
+    return kind, field
 
 
-def _gaussian_shapes(n_classes: int, width: int) -> dict[str, tuple[int, ...]]:
-    centres = (n_classes, width)
-    return {
-        "basis": (width, width),
-        "variances": (width,),
-        "means": centres,
-        "targets": centres,
-        "log_prior": (n_classes,),
-    }
+def _model(
+    left: _Keys, unread: dict[str, NDArray[Any]], n_classes: int, width: int
+) -> GaussianModel | None:
+    if "model" not in left:
+        return None
+    state = left.take("model", dict) | _named("model.", unread)
+    GaussianModel.check(state, n_classes, width)
+    model = GaussianModel.__new__(GaussianModel)
+    model.__setstate__(state)
+    return model
 
 
-def _network_shapes(dim: int, hidden_dim: int, n_blocks: int) -> dict[str, tuple[int, ...]]:
-    layers = {
-        "project_in": (hidden_dim, dim),
-        "time_in": (TIME_FEATURES, TIME_FEATURES),
-        "time_out": (3 * hidden_dim, TIME_FEATURES),
-        "project_out": (dim, hidden_dim),
-    }
-    for k in range(n_blocks):
-        layers |= {f"inner.{k}": (hidden_dim, hidden_dim), f"outer.{k}": (hidden_dim, hidden_dim)}
-    shapes: dict[str, tuple[int, ...]] = {"modulation_offset": (3 * n_blocks + 2, hidden_dim)}
-    for name, shape in layers.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    return shapes
+def _named(beginning: str, unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Take the arrays whose names begin like this, without that beginning."""
+    names = [name for name in unread if name.startswith(beginning)]
+    return {name.removeprefix(beginning): unread.pop(name) for name in names}
 
 
 def _shaped(array: NDArray[Any], shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from flowalign.aligner import FlowMatchingAligner
+from flowalign.files import expanded
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore
 
@@ -38,8 +39,8 @@ class SavedAligner:
     Parameters
     ----------
     path : str or path
-        A file that :func:`~flowalign.save` wrote. It is read at once, and again under the same
-        path by each process that predicts, which may be on another machine.
+        A file that :func:`~flowalign.save` wrote; ``~`` is the home folder. It is read at once, and
+        again under the same path by each process that predicts, which may be on another machine.
 
     Attributes
     ----------
@@ -78,7 +79,7 @@ class SavedAligner:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(expanded(path))
         contents = read(Path(self.path))
         restore(self.path, contents)  # tells now, not in a worker, that it is no aligner
         self.checksum = contents.checksum

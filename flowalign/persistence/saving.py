@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import as_class_embeddings
 from flowalign.files import written_whole
 from flowalign.parameters import class_probabilities
-from flowalign.persistence.allowed import FIELDS, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, pack
 
 
@@ -27,8 +26,9 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     aligner : FlowMatchingAligner
         Fitted. Labels are numbers or strings.
     path : str or path
-        The file, by exactly this name; ".safetensors" is customary. One that is there is replaced
-        when the new one is complete.
+        The file, by exactly this name; ".safetensors" is customary, ``~`` is the home folder. One
+        that is there is replaced when the new one is complete; of a symbolic link, the file that
+        it leads to.
 
     Raises
     ------
@@ -38,7 +38,10 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         For another estimator, or for labels or parameters that the format cannot hold; the message
         says which, and what to do.
     ValueError
-        For string labels in a dtype far wider than they are.
+        For string labels in a dtype far wider than they are, or a path that is a device, a pipe or
+        a socket.
+    OSError
+        If the file cannot be written there.
 
     Notes
     -----
@@ -73,13 +76,13 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         table = as_class_embeddings(aligner.class_embeddings, aligner.classes_, fit_argument=False)
         header["table"] = _store_labels("table.labels", table.labels, arrays)
         arrays["table.vectors"] = table.vectors
-    field = aligner.velocity_field_
-    kind = next(name for name, cls in FIELDS.items() if type(field) is cls)
-    number = int if kind == "mlp" else float
-    config = {k: None if v is None else number(v) for k, v in field.config.items()}
-    header["field"] = {"kind": kind, "config": config}
-    state = field.__getstate__()
+    state = aligner.velocity_field_.__getstate__()
+    header["field"] = {"kind": aligner._kind, "config": state["config"]}
     arrays |= {f"field.{name}": array for name, array in state["weights"].items()}
+    if aligner.gaussian_model_ is not None:
+        parts = aligner.gaussian_model_.__getstate__()
+        header["model"] = {name: part for name, part in parts.items() if not np.ndim(part)}
+        arrays |= {f"model.{name}": part for name, part in parts.items() if np.ndim(part)}
     arrays["class_embeddings"] = aligner.class_embeddings_
     if aligner.embedding_map_ is not None:
         parts = vars(aligner.embedding_map_)
@@ -88,16 +91,9 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     arrays |= {f"scores.{k}": v for k, v in (aligner.stop_scores_ or {}).items()}
     arrays["loss_curve"] = np.array(aligner.loss_curve_, dtype=np.float64)
     names = getattr(aligner, "feature_names_in_", None)
-    header["fitted"] = {
-        "joint": bool(aligner.joint_),
-        "n_iter": aligner.n_iter_,
-        "stop_source": aligner.stop_source_,
-        "stop": aligner._stop,
-        "normalize": aligner._normalize,
-        "device": aligner.device_,
-        "feature_names": None if names is None else [str(name) for name in names],
-    }
-    with written_whole(Path(path)) as file:
+    header["fitted"] = {key: getattr(aligner, name) for key, (name, _) in FITTED.items()}
+    header["fitted"]["feature_names"] = None if names is None else [str(name) for name in names]
+    with written_whole(path) as file:
         file.write(pack(header, arrays))
 
 

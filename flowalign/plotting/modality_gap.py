@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from flowalign.plotting.style import COLORS, pyplot
-from flowalign.spaces import unit_rows
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from matplotlib.collections import PathCollection

@@ -1,4 +1,4 @@
-"""What a fitted flow says about new features."""
+"""The solving half of the aligner: from new features, in blocks, to the stop."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from flowalign import inputs, ode, parameters, spaces, stopping
+from flowalign import blocks, inputs, ode, parameters, sphere
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from flowalign.fields import VelocityField
 
-BLOCK_BYTES = 2**22  # of the widest array per state: fits a cache, and bounds the memory
 
-
-class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin):
-    """The predicting half of the aligner: solve from new features to the stop and read out.
+class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Solves from new features to the stop; what is read out there is for others to say.
 
     Rows are solved in blocks of bounded memory. Nothing here changes the estimator.
     """
@@ -34,66 +32,14 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         n_steps: int | str
         step_size: float
         solver: str
-        logit_scale: float | str
-        stop_source_: str | None
-        stop_scores_: dict[str, NDArray[Any]] | None
         _stop: float | None
         _normalize: bool
         classes_: NDArray[Any]
-        class_embeddings_: NDArray[Any]
         velocity_field_: VelocityField
         n_features_in_: int
         device_: str
 
         def get_params(self, deep: bool = True) -> dict[str, Any]: ...  # noqa: D102
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predict the label of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Labels out of `classes_`; the first of equally similar ones.
-        """
-        codes = self._at_stop(X, self._best)
-        return self.classes_[codes]
-
-    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Scaled cosine similarity to each class embedding at the stop time.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n, C)
-            `logit_scale_` times the cosine similarity. For two classes of shape (n,): the value of
-            ``classes_[1]`` minus that of ``classes_[0]``.
-        """
-        scores = self._at_stop(X, lambda x: self.logit_scale_ * self._cosines(x))
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Softmax of the scaled cosine similarities; calibrated if `logit_scale` is "auto".
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Returns
-        -------
-        ndarray of shape (n, C)
-            Rows sum to one; columns follow `classes_`.
-        """
-        return self._at_stop(X, lambda x: self._proba(x, self.logit_scale_))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Aligned features: where the flow has carried each row at the stop time.
@@ -142,56 +88,6 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         """
         yield from self._trajectory(X, ode.max_steps(self.step_size))
 
-    def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
-        """Yield the predicted labels after 0, 1, 2, ... steps.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Yields
-        ------
-        ndarray of shape (n,)
-        """
-        for state in self.staged_transform(X):
-            yield self.classes_[self._best(self._tensor(state)).cpu().numpy()]
-
-    def staged_predict_proba(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
-        """Yield the class probabilities after 0, 1, 2, ... steps.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Yields
-        ------
-        ndarray of shape (n, C)
-        """
-        for k, state in enumerate(self.staged_transform(X)):
-            scale = self._scale_at(ode.grid(k, self.step_size)[-1])
-            yield self._proba(self._tensor(state), scale).cpu().numpy().astype(state.dtype)
-
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Share of right predictions.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-        y : array-like of shape (n,)
-            Their labels.
-        sample_weight : array-like of shape (n,) or None, default=None
-            What each sample counts for.
-
-        Returns
-        -------
-        float
-        """
-        labels = inputs.as_numpy(y, "y")
-        return super().score(X, labels, inputs.as_numpy(sample_weight, "sample_weight"))
-
     @property
     def n_steps_(self) -> int:
         """Steps that `predict` takes now."""
@@ -208,28 +104,12 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
                 "n_steps='auto' was set after a fit with a number, in which no stop was chosen. "
                 "Fit again, or set a number."
             )
-        return stopping.nearest_step(self._stop, self.step_size)
+        return ode.nearest_step(self._stop, self.step_size)
 
     @property
     def stop_time_(self) -> float:
         """Time at which `predict` stops now."""
         return ode.grid(self.n_steps_, self.step_size)[-1]
-
-    @property
-    def logit_scale_(self) -> float:
-        """Inverse temperature that `predict_proba` uses now."""
-        check_is_fitted(self)
-        return self._scale_at(self.stop_time_)
-
-    def _scale_at(self, time: float) -> float:
-        if not parameters.is_auto(self.logit_scale):
-            return self.logit_scale  # type: ignore[return-value]
-        if self.stop_source_ is None:
-            raise NotFittedError(
-                "logit_scale='auto' was set after a fit with a number, in which nothing was "
-                "calibrated. Fit again, or set a number."
-            )
-        return stopping.scale_at(time, self.stop_scores_)
 
     @property
     def _n_features_out(self) -> int:
@@ -284,7 +164,7 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
     ) -> NDArray[Any]:
         if not normalize:
             return features
-        return spaces.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
+        return sphere.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
 
     @torch.inference_mode()
     def _blocks(
@@ -296,44 +176,30 @@ class FlowPrediction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifi
         (n_steps + 1, rows, d), or the last one alone, (rows, d).
         """
         field = self.velocity_field_
-        width = max(len(self.classes_), field.width)
-        rows = max(1, BLOCK_BYTES // (width * features.dtype.itemsize))
+        row_size = max(len(self.classes_), field.row_size)
+        device = torch.device(self.device_).type
+        rows = blocks.state_rows(row_size * features.dtype.itemsize, device)
         times = ode.grid(n_steps, self.step_size)
-        for start in range(0, len(features), rows):
+        for block_rows in blocks.slices(len(features), rows):
+            start = block_rows.start
             part = self._normalized(
-                features[start : start + rows], self._normalize, zeros_allowed, "X", start
+                features[block_rows], self._normalize, zeros_allowed, "X", start
             )
             block = self._tensor(part)
             if block.dtype == torch.float64 and field is self.velocity_field_:
                 field = copy.deepcopy(field).double()
-            states = ode.integrate(
-                field.velocity,
-                field.encode(block),
-                times,
-                self.solver,
-                singular_end=field.singular_end,
-                last_only=last_only,
-            )
+            states = ode.solve(field, block, times, self.solver, last_only=last_only)
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
                     "fewer steps, or bring the features to a common scale."
                 )
             if last_only:
-                result = field.decode(states[-1]) if n_steps else block
+                result = field.rotate_back(states[-1]) if n_steps else block
             else:
                 # The first state is the block as it came, free of any change of coordinates.
-                result = torch.stack([block, *(field.decode(state) for state in states[1:])])
+                result = torch.stack([block, *(field.rotate_back(state) for state in states[1:])])
             yield start, part.dtype, result
-
-    def _best(self, x: Tensor) -> Tensor:
-        return self._cosines(x).argmax(dim=1)
-
-    def _proba(self, x: Tensor, scale: float) -> Tensor:
-        return (scale * self._cosines(x)).softmax(dim=1)
-
-    def _cosines(self, x: Tensor) -> Tensor:
-        return spaces.cosine_similarities(x, self._tensor(self.class_embeddings_).to(x.dtype))
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         """Copy to the device; float64 stays float64 on the CPU only."""

@@ -31,14 +31,19 @@ there the heavier tails of a multivariate t.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from flowalign import path
 from flowalign.fields.base import VelocityField
-from flowalign.spaces import directions
+from flowalign.sphere import directions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_NUMBER = 1e18  # in a file; its square has a place in float32
 
 
 class GaussianField(VelocityField):
@@ -85,7 +90,11 @@ class GaussianField(VelocityField):
         tail: float | None = None,
     ) -> None:
         super().__init__()
-        self.config = {"noise_std": noise_std, "text_weight": text_weight, "tail": tail}
+        self.config = {
+            "noise_std": float(noise_std),
+            "text_weight": float(text_weight),
+            "tail": None if tail is None else float(tail),
+        }
         # Of one layout, so that a field that was stored gives the same result to the last bit.
         self.register_buffer("basis", basis.contiguous())
         self.register_buffer("variances", variances.contiguous())
@@ -99,11 +108,11 @@ class GaussianField(VelocityField):
     targets: Tensor
     log_prior: Tensor
 
-    def encode(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """Rotate into the eigenbasis of the covariance."""
         return x @ self.basis
 
-    def decode(self, z: Tensor) -> Tensor:
+    def rotate_back(self, z: Tensor) -> Tensor:
         """Rotate back into the feature space."""
         return z @ self.basis.T
 
@@ -115,46 +124,46 @@ class GaussianField(VelocityField):
                 "one per row."
             )
         t = t.clamp(max=1 - path.T_MIN)
-        centres, width = self._centres(t), self._width(t)
-        growth = self._width_rate(t) / (2 * width)
+        centres, variance = self.centres(t), self.variance(t)
+        growth = self._variance_rate(t) / (2 * variance)
         displacement = self.targets - self.means - growth * centres
-        return torch.addmm(growth * z, self._posterior(z, centres, width), displacement)
+        return torch.addmm(growth * z, self._posterior(z, centres, variance), displacement)
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights p(c | x, t), (n, C), at positions ``x``, (n, d), in the feature space."""
         t = t.clamp(max=1 - path.T_MIN)
-        return self._posterior(self.encode(x), self._centres(t), self._width(t))
+        return self._posterior(self.rotate(x), self.centres(t), self.variance(t))
 
     @property
-    def width(self) -> int:
+    def row_size(self) -> int:
         """Features or classes, whichever are more."""
         return max(self.means.shape)
 
-    def _centres(self, t: Tensor) -> Tensor:
+    def centres(self, t: Tensor) -> Tensor:
         """m_c(t), the mean of each class: (C, d)."""
         return torch.lerp(self.means, self.targets, t.to(self.means.dtype))
 
-    def _width(self, t: Tensor) -> Tensor:
+    def variance(self, t: Tensor) -> Tensor:
         """S(t), the variance of a class in each coordinate: (d,)."""
         return (1 - t) ** 2 * self.variances + self.config["noise_std"] ** 2 * t * (1 - t)
 
-    def _width_rate(self, t: Tensor) -> Tensor:
+    def _variance_rate(self, t: Tensor) -> Tensor:
         """S'(t): (d,)."""
         return self.config["noise_std"] ** 2 * (1 - 2 * t) - 2 * (1 - t) * self.variances
 
-    def _posterior(self, z: Tensor, centres: Tensor, width: Tensor) -> Tensor:
+    def _posterior(self, z: Tensor, centres: Tensor, variance: Tensor) -> Tensor:
         # All is taken relative to the middle of the classes: what cancels in the comparison of
         # classes would otherwise take the digits of what does not.
         middle = centres.mean(dim=0)
         z_m, centres = z - middle, centres - middle
-        whitened = centres / width
+        whitened = centres / variance
         log_density = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
         if self.config["tail"] is not None:
-            distances = (z_m.square() @ (1 / width))[:, None] - 2 * log_density
+            distances = (z_m.square() @ (1 / variance))[:, None] - 2 * log_density
             log_density = log_t_density(distances, self.config["tail"])
-        return self._class_weights(log_density, z)
+        return self.class_weights(log_density, z)
 
-    def _class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
+    def class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
         """p(c | x, t), (n, C), from the log-densities of the classes; these are overwritten."""
         if self.config["text_weight"]:
             cosines = directions(z) @ directions(self.targets).T
@@ -164,6 +173,30 @@ class GaussianField(VelocityField):
     def replace(self, **changes: Any) -> Self:
         """Another field with some of the constructor's arguments changed."""
         return type(self)(**dict(self.named_buffers()) | self.config | changes)
+
+    @classmethod
+    def check(
+        cls, config: dict[str, Any], weights: dict[str, NDArray[Any]], n_classes: int, width: int
+    ) -> None:
+        """Raise ValueError unless these numbers and arrays make a field."""
+        numbers = [v for k, v in config.items() if (k, v) != ("tail", None)]
+        if (
+            set(config) != {"noise_std", "text_weight", "tail"}
+            or not all(type(v) is float and 0 <= v < MAX_NUMBER for v in numbers)
+            or config["tail"] == 0
+        ):
+            raise ValueError(f"field.config is {config}.")
+        centres = (n_classes, width)
+        cls.check_shapes(
+            weights,
+            {
+                "basis": (width, width),
+                "variances": (width,),
+                "means": centres,
+                "targets": centres,
+                "log_prior": (n_classes,),
+            },
+        )
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]

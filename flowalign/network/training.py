@@ -13,7 +13,7 @@ from tqdm import tqdm
 from flowalign import path
 
 if TYPE_CHECKING:
-    from flowalign.fields import MLPField
+    from flowalign.network.field import MLPField
 
 
 def train(

@@ -27,13 +27,16 @@ References
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flowalign.fields.base import VelocityField
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TIME_SCALE = 1000.0  # the sinusoids see 1000 t, the range of times they were designed for
 TIME_FEATURES = 64
@@ -59,7 +62,7 @@ class MLPField(VelocityField):
 
     def __init__(self, dim: int, hidden_dim: int, n_blocks: int) -> None:
         super().__init__()
-        self.config = {"dim": dim, "hidden_dim": hidden_dim, "n_blocks": n_blocks}
+        self.config = {"dim": int(dim), "hidden_dim": int(hidden_dim), "n_blocks": int(n_blocks)}
         self.project_in = _linear(dim, hidden_dim)
         self.time_in = _linear(TIME_FEATURES, TIME_FEATURES)
         self.time_out = _linear(TIME_FEATURES, 3 * hidden_dim)
@@ -96,9 +99,35 @@ class MLPField(VelocityField):
         return last(h, self.project_out, shift + shift_out, 1 + scale + scale_out)
 
     @property
-    def width(self) -> int:
+    def row_size(self) -> int:
         """Width of the features or of the blocks, whichever is larger."""
         return max(self.config["dim"], self.config["hidden_dim"])
+
+    @classmethod
+    def check(
+        cls, config: dict[str, Any], weights: dict[str, NDArray[Any]], n_classes: int, width: int
+    ) -> None:
+        """Raise ValueError unless these numbers and arrays make a field."""
+        hidden, n_blocks = weights["project_in.bias"].size, config.get("n_blocks", 0)
+        # A number of blocks that the arrays do not have would be counted before it is compared.
+        if (
+            not all(type(number) is int for number in config.values())
+            or config != {"dim": width, "hidden_dim": hidden, "n_blocks": n_blocks}
+            or not 1 <= n_blocks <= len(weights)
+        ):
+            raise ValueError(f"field.config is {config}.")
+        layers = {
+            "project_in": (hidden, width),
+            "time_in": (TIME_FEATURES, TIME_FEATURES),
+            "time_out": (3 * hidden, TIME_FEATURES),
+            "project_out": (width, hidden),
+        }
+        for k in range(n_blocks):
+            layers |= {f"inner.{k}": (hidden, hidden), f"outer.{k}": (hidden, hidden)}
+        shapes: dict[str, tuple[int, ...]] = {"modulation_offset": (3 * n_blocks + 2, hidden)}
+        for name, shape in layers.items():
+            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        cls.check_shapes(weights, shapes)
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**config)  # type: ignore[misc]

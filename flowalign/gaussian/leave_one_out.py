@@ -2,32 +2,36 @@ r"""The closed-form flow of every support sample in a model that was fitted with
 
 Leaving a sample out changes the Gaussian model by little: its class means by multiples of one
 vector, its covariance by one rank. So the whole flow of n samples through n models takes five
-products of (n, d) by (d, C) a step instead of two, and is exact up to what is held: the spreads of
-the means (a, b), the ridge and the least variance of the covariance, the targets, the balance of
-text and samples.
+products of (n, d) by (d, C) a step instead of two. It equals refitting n models, except that these
+stay fixed: the spreads of the means (a, b), the ridge and the least variance of the covariance, the
+targets, the weights of text and samples.
 
-Estimated in float64 like the model; the flow itself is at home in float32, as any field is. Shapes
-as in :mod:`flowalign.class_model`.
+What is left out is estimated in float64 like the model; the flow itself is at home in float32, as
+any field is. Shapes as in :mod:`flowalign.gaussian.model`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
 from flowalign import path
-from flowalign.class_model import Covariance, MeansPosterior, Support
-from flowalign.fields.gaussian import GaussianField, log_t_density
+from flowalign.gaussian.field import GaussianField, log_t_density
+
+if TYPE_CHECKING:
+    from flowalign.gaussian.model import GaussianModel
 
 
-class LeaveOneOutField(GaussianField):
-    r"""Velocity field whose row i belongs to the model without support sample ``rows[i]``.
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    r"""The twin of a field whose row i belongs to the model without sample i.
 
-    With :math:`P` the covariance of the means, y the class of sample i and
-    :math:`r = x_i - \hat\mu_y`,
+    It can be solved as a field can, but is none: it knows nothing of other rows. With :math:`P` the
+    covariance of the means, y the class of sample i and :math:`r = x_i - \hat\mu_y`,
 
     .. math::
 
@@ -41,114 +45,75 @@ class LeaveOneOutField(GaussianField):
     follows by Sherman and Morrison. In a set with both kinds of classes a sample of a larger one
     leaves the single samples' share of the scatter as it is, an approximation.
 
-    Parameters
+    Attributes
     ----------
-    basis, variances, means, targets, log_prior, noise_std, text_weight, tail
-        Of the model with all samples, as in :class:`flowalign.fields.GaussianField`.
-    rows : Tensor of shape (m,), int64
-        The support samples.
+    field : GaussianField
+        Of the model with all samples; the tensors below are in its coordinates, on its device and
+        in its dtype.
     shift : Tensor of shape (m, C)
-        :math:`P_{cy} / (1 - P_{yy})`.
+        :math:`P_{cy} / (1 - P_{yy})`, for the m samples that are left out.
     residuals, deviations : Tensor of shape (m, d)
-        r and :math:`\rho`, in the field's coordinates.
+        r and :math:`\rho`.
     downdates : Tensor of shape (m,)
         :math:`\alpha` over the divisor of the scatter.
     """
 
-    def __init__(
-        self,
-        basis: Tensor,
-        variances: Tensor,
-        means: Tensor,
-        targets: Tensor,
-        log_prior: Tensor,
-        rows: Tensor,
-        shift: Tensor,
-        residuals: Tensor,
-        deviations: Tensor,
-        downdates: Tensor,
-        **numbers: Any,
-    ) -> None:
-        super().__init__(basis, variances, means, targets, log_prior, **numbers)
-        self.register_buffer("rows", rows)
-        self.register_buffer("shift", shift)
-        self.register_buffer("residuals", residuals)
-        self.register_buffer("deviations", deviations)
-        self.register_buffer("downdates", downdates)
-
-    rows: Tensor
+    field: GaussianField
     shift: Tensor
     residuals: Tensor
     deviations: Tensor
     downdates: Tensor
+    singular_end: ClassVar[bool] = GaussianField.singular_end
 
     @classmethod
     def of(
-        cls,
-        X: Tensor,
-        codes: Tensor,
-        targets: Tensor,
-        support: Support,
-        means: MeansPosterior,
-        covariance: Covariance,
-        log_prior: Tensor,
-        rows: Tensor,
-        *,
-        noise_std: float,
-    ) -> LeaveOneOutField:
-        """Take samples ``rows`` of ``X``, (n, d), out of a fitted model, each alone."""
-        basis, y, place = covariance.basis, codes[rows], support.rows[rows]
-        centres = means.means @ basis
-        remaining = 1 - means.covariance[y, y]
-        z = X[rows].double() @ basis
-        residuals = z - centres[y]
-        count = support.counts[place]
+        cls, model: GaussianModel, field: GaussianField, x: Tensor, codes: Tensor
+    ) -> LeaveOneOut:
+        """Take samples ``x``, (m, d), of classes ``codes``, (m,), out of a model, each alone."""
+        basis, covariance = model.within.basis, model.posterior.covariance
+        remaining = 1 - covariance[codes, codes]
+        z = x.double() @ basis
+        residuals = z - (model.posterior.means @ basis)[codes]
+        count = model.statistics.counts[codes]
         alone = count == 1
-        own = z - (support.means @ basis)[place]
+        own = z - (model.statistics.means @ basis)[codes]
         alpha = torch.where(
-            alone, covariance.single_share / remaining, count / (count - 1).clamp_min(1)
+            alone, model.within.single_share / remaining, count / (count - 1).clamp_min(1)
         )
+        dtype = field.basis.dtype
         return cls(
-            basis,
-            covariance.variances,
-            centres,
-            targets @ basis,
-            log_prior,
-            rows,
-            means.covariance[y] / remaining[:, None],
-            residuals,
-            torch.where(alone[:, None], residuals, own),
-            alpha / covariance.divisor,
-            noise_std=noise_std,
+            field,
+            (covariance[codes] / remaining[:, None]).to(dtype),
+            residuals.to(dtype),
+            torch.where(alone[:, None], residuals, own).to(dtype),
+            (alpha / model.within.divisor).to(dtype),
         )
 
-    def whole(self) -> GaussianField:
-        """Field of the model with all samples."""
-        return GaussianField(
-            self.basis, self.variances, self.means, self.targets, self.log_prior, **self.config
-        )
+    def to(self, device: torch.device) -> LeaveOneOut:
+        """Move to the device of its field."""
+        return LeaveOneOut(**{name: part.to(device) for name, part in vars(self).items()})
 
-    def select(self, index: Tensor, targets: Tensor | None = None) -> LeaveOneOutField:
-        """Keep some of the samples, and perhaps move the targets, (C, d) in the feature space."""
-        per_row = ("rows", "shift", "residuals", "deviations", "downdates")
-        changes = {name: getattr(self, name)[index] for name in per_row}
-        if targets is not None:
-            changes["targets"] = self.encode(targets)
-        return self.replace(**changes)
+    def rotate(self, x: Tensor) -> Tensor:
+        """From the feature space to the field's coordinates."""
+        return self.field.rotate(x)
+
+    def rotate_back(self, z: Tensor) -> Tensor:
+        """From the field's coordinates to the feature space."""
+        return self.field.rotate_back(z)
 
     def distances(self, t: Tensor, z: Tensor) -> Tensor:
         """Squared Mahalanobis distances, (m, C), of states ``z``, (m, d), to all classes."""
-        return self._distances(z, self._centres(t), *self._inverse(t), 1 - t)
+        return self._distances(z, self.field.centres(t), *self._inverse(t), 1 - t)
 
     def velocity(self, t: Tensor, z: Tensor) -> Tensor:
         """Velocity, (m, d), at time ``t``, 0-dimensional; row i is a state of sample i."""
         t = t.clamp(max=1 - path.T_MIN)
-        centres, inverse = self._centres(t), self._inverse(t)
+        centres, inverse = self.field.centres(t), self._inverse(t)
         weights = self._row_posterior(z, self._distances(z, centres, *inverse, 1 - t))
         # The field in another form, since S' = -2 / (1 - t) S + sigma^2 I: without the noise a
         # straight line to the expected target.
-        velocity = torch.addmm(z, weights, self.targets, beta=-1).div_(1 - t)
-        noise = self.config["noise_std"] ** 2 / 2
+        velocity = torch.addmm(z, weights, self.field.targets, beta=-1).div_(1 - t)
+        noise = self.field.config["noise_std"] ** 2 / 2
         if noise:
             width, whitened, gain = inverse
             shift = (1 - t) * vecdot(weights, self.shift)
@@ -161,17 +126,17 @@ class LeaveOneOutField(GaussianField):
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights, (m, C), at positions ``x``, (m, d), in the feature space."""
-        z = self.encode(x)
+        z = self.rotate(x)
         return self._row_posterior(z, self.distances(t.clamp(max=1 - path.T_MIN), z))
 
     def _row_posterior(self, z: Tensor, distances: Tensor) -> Tensor:
-        tail = self.config["tail"]
+        tail = self.field.config["tail"]
         density = distances.mul_(-0.5) if tail is None else log_t_density(distances, tail)
-        return self._class_weights(density, z)
+        return self.field.class_weights(density, z)
 
     def _inverse(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inverse covariance of each row: 1 / width, (d,), and gain, (m,), times v v^T, (m, d)."""
-        width = self._width(t)
+        width = self.field.variance(t)
         whitened = self.deviations / width
         downdates = (1 - t) ** 2 * self.downdates
         # The ridge keeps the denominator positive.

@@ -1,0 +1,257 @@
+r"""The Gaussian model of the classes: what is believed of each, and everything made from it.
+
+.. math::
+
+    x \mid c \sim N(\mu_c, \Sigma), \qquad
+    \mu \sim \text{Gaussian process over the class embeddings}
+
+estimated by empirical Bayes from few samples: the class means in :mod:`flowalign.gaussian.means`,
+the covariance in :mod:`flowalign.gaussian.covariance`. Its tensors are float64, on the device of
+the fit, in the feature space; variances of class means are in units of :math:`\Sigma`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowalign.gaussian.covariance import Covariance, estimate_covariance
+from flowalign.gaussian.evidence import CLIP_SCALE, Evidence
+from flowalign.gaussian.field import GaussianField, log_t_density
+from flowalign.gaussian.leave_one_out import LeaveOneOut
+from flowalign.gaussian.means import MeansPosterior, estimate_means
+from flowalign.gaussian.statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+MAX_NOISE_RATIO = 4.0
+"""Largest ratio of the noise's variance to a variance within classes.
+
+Noise widens a class in its narrow directions before it shrinks, at first at a rate of half this
+ratio less one. At a ratio of 4 a first Euler step of 0.1 overshoots by 2 percent, at 10 by 7, at
+100 by 88. Smaller variances are raised: noise then acts as the regulariser that it is meant to be.
+"""
+
+PARTS = {"statistics": ClassStatistics, "posterior": MeansPosterior, "within": Covariance}
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianModel:
+    r"""What a fit in closed form believes of each class; ``aligner.gaussian_model_``.
+
+    Attributes
+    ----------
+    statistics : flowalign.gaussian.statistics.ClassStatistics
+        What it was made from: ``counts`` (C,), ``sums`` (C, d) and ``scatter``. Those of two parts
+        of the data add up.
+    posterior : flowalign.gaussian.means.MeansPosterior
+        Of the class means: ``means`` (C, d) are expected, with the ``covariance`` (C, C) in units
+        of :math:`\Sigma`: its diagonal is small for classes with many samples, and large for those
+        that are known by name alone. ``text_spread`` and ``residual_spread`` are the variances
+        between classes that the names explain and do not.
+    within : flowalign.gaussian.covariance.Covariance
+        :math:`\Sigma`, by its eigenvectors ``basis`` (d, d) and eigenvalues ``variances`` (d,).
+    evidence : flowalign.gaussian.evidence.Evidence or None
+        In a joint space, the weights of samples (``density``) and zero-shot classification
+        (``text``) in the velocity field; None where the density is the only evidence.
+
+    Notes
+    -----
+    Rows given to it are features as the field sees them: of length 1, if the aligner normalises.
+    A pickle holds numpy arrays and opens on the CPU.
+
+    Examples
+    --------
+    What it believes of a class that has a name and no samples:
+
+    >>> import numpy as np
+    >>> from flowalign import FlowMatchingAligner
+    >>> from flowalign.datasets import few_shot, make_cross_modal
+    >>> data = make_cross_modal(random_state=0)
+    >>> X, y = few_shot(data.X_train, data.y_train, n_shots=4, random_state=0)
+    >>> known = y != data.class_names[0]
+    >>> aligner = FlowMatchingAligner(data.class_embeddings).fit(X[known], y[known])
+    >>> posterior = aligner.gaussian_model_.posterior
+    >>> share = posterior.text_spread / (posterior.text_spread + posterior.residual_spread)
+    >>> bool(0 < share <= 1)  # of the spread between class means, what the names explain
+    True
+    >>> uncertainty = posterior.covariance.diagonal()  # in units of the variance within classes
+    >>> bool(uncertainty[0] > 2 * uncertainty[1:].max())
+    True
+
+    and how likely it finds new rows under each class:
+
+    >>> rows = data.X_test[:5] / np.linalg.norm(data.X_test[:5], axis=1, keepdims=True)
+    >>> aligner.gaussian_model_.log_density(rows).shape == (5, len(aligner.classes_))
+    True
+    """
+
+    statistics: ClassStatistics
+    posterior: MeansPosterior
+    within: Covariance
+    evidence: Evidence | None = None
+
+    @classmethod
+    def of(cls, statistics: ClassStatistics, E: Tensor | None = None) -> GaussianModel:
+        """Estimate the model from statistics and class embeddings, (C, e), if there is text."""
+        posterior, precision = estimate_means(statistics, E)
+        return cls(statistics, posterior, estimate_covariance(statistics, posterior, precision))
+
+    def field(self, targets: Tensor, log_prior: Tensor, *, noise_std: float = 0.0) -> GaussianField:
+        """Velocity field that carries each class to its target.
+
+        Parameters
+        ----------
+        targets : Tensor of shape (C, d)
+            In the feature space. With evidence, they are the class embeddings.
+        log_prior : Tensor of shape (C,)
+            Log-probabilities of the classes.
+        noise_std : float
+            Size of the noise on the path per coordinate.
+
+        Returns
+        -------
+        GaussianField
+            In float64. Without evidence it is the exact minimiser of the flow matching loss.
+        """
+        basis, design = self.within.basis, {}
+        if self.evidence is not None:
+            # The field runs at the temperature of the density: softer weights would let classes
+            # blend all along the flow. Dividing by beta leaves the order of the classes as weighed.
+            beta, tau = self.evidence
+            log_prior = log_prior / beta
+            design = {"text_weight": CLIP_SCALE * tau / beta, "tail": float(self.within.tail)}
+        return GaussianField(
+            basis,
+            self.within.variances.clamp_min(noise_std**2 / MAX_NOISE_RATIO),
+            self.posterior.means @ basis,
+            targets @ basis,
+            log_prior,
+            noise_std=noise_std,
+            **design,
+        )
+
+    def without_each(self, field: GaussianField, x: Tensor, codes: Tensor) -> LeaveOneOut:
+        """Twin of a field of this model, for samples that are left out of it one at a time.
+
+        Parameters
+        ----------
+        field : GaussianField
+            Of this model, in any dtype.
+        x : Tensor of shape (m, d)
+            Some of the samples behind the statistics.
+        codes : Tensor of shape (m,), int64
+            Their classes.
+        """
+        return LeaveOneOut.of(self, field, x, codes)
+
+    def log_density(self, X: ArrayLike | Tensor) -> Tensor:
+        r"""Log-density of each class at new rows: the predictive, a normalised multivariate t.
+
+        With :math:`\nu` degrees of freedom and P the covariance of the means, that of class c is
+
+        .. math::
+
+            t_\nu\left(x;\ \hat\mu_c,\ \tfrac{\nu + d}{\nu} (1 + P_{cc})\, \Sigma\right),
+            \qquad \nu = n - 1:
+
+        wider where the mean of the class is less certain, with tails since the covariance is an
+        estimate.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+            float64.
+        """
+        variances, tail = self.within.variances, float(self.within.tail)
+        d = len(variances)
+        x = torch.as_tensor(X, dtype=torch.float64, device=variances.device)
+        # About the common mean, so that what cancels does not take the digits of what does not.
+        scale = self.within.basis / variances.sqrt()
+        z, centres = ((rows - self.posterior.common) @ scale for rows in (x, self.posterior.means))
+        distances = torch.addmm(centres.square().sum(dim=1), z, centres.T, alpha=-2)
+        distances += z.square().sum(dim=1)[:, None]
+        widening = 1 + self.posterior.covariance.diagonal()
+        norm = (
+            math.lgamma(tail / 2) - math.lgamma((tail - d) / 2) - d / 2 * math.log(math.pi * tail)
+        )
+        norm -= float(variances.log().sum()) / 2
+        return log_t_density(distances / widening, tail) - d / 2 * widening.log() + norm
+
+    def to(self, device: torch.device) -> GaussianModel:
+        """Move to a device; to the CPU instead of one that lacks float64."""
+        place = torch.device("cpu") if device.type == "mps" else device
+        parts = {}
+        for name in PARTS:
+            part = getattr(self, name)
+            tensors = {k: v.to(place) for k, v in vars(part).items() if isinstance(v, Tensor)}
+            parts[name] = dataclasses.replace(part, **tensors)
+        return dataclasses.replace(self, **parts)
+
+    @classmethod
+    def check(cls, state: dict[str, Any], n_classes: int, width: int) -> None:
+        """Raise ValueError unless this is the state of a model, as of ``__getstate__``.
+
+        It comes from a file that nobody vouches for; what floats there are is finite.
+        """
+        rows = min(width, len(state["statistics.scatter"]))
+        shapes: dict[str, tuple[int, ...]] = {
+            "statistics.counts": (n_classes,),
+            "statistics.sums": (n_classes, width),
+            "statistics.scatter": (rows, width),
+            "posterior.means": (n_classes, width),
+            "posterior.covariance": (n_classes, n_classes),
+            "posterior.common": (width,),
+            "within.basis": (width, width),
+            "within.variances": (width,),
+        }
+        numbers = {
+            "posterior.text_spread", "posterior.residual_spread", "within.divisor", "within.tail",
+            "within.single_share",
+        }  # fmt: skip
+        if "evidence.density" in state:
+            numbers |= {"evidence.density", "evidence.text"}
+        if {name: np.shape(value) for name, value in state.items()} != shapes | dict.fromkeys(
+            numbers, ()
+        ):
+            raise ValueError("the parts of the model do not have its shapes.")
+        if any(state[name].dtype != np.float64 for name in shapes):
+            raise ValueError("the arrays of the model are not float64.")
+        values = [state[name] for name in numbers]
+        if not all(type(value) in (int, float) and 0 <= value < 1e18 for value in values):
+            raise ValueError("the numbers of the model are out of range.")
+        if (state["statistics.counts"] < 0).any() or (state["within.variances"] <= 0).any():
+            raise ValueError("counts or variances of the model are negative.")
+        if state["within.tail"] <= width or not state["within.divisor"]:
+            raise ValueError("the covariance of the model is none.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Numbers and numpy arrays, by the names of their parts: ``"within.basis"``, and so on."""
+        state: dict[str, Any] = {}
+        for name in PARTS:
+            for key, value in vars(getattr(self, name)).items():
+                state[f"{name}.{key}"] = value.cpu().numpy() if torch.is_tensor(value) else value
+        if self.evidence is not None:
+            state |= {f"evidence.{k}": v for k, v in self.evidence._asdict().items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, cls in PARTS.items():
+            values = {f.name: state[f"{name}.{f.name}"] for f in dataclasses.fields(cls)}
+            # np.array copies: arrays from a memory map are read-only, which torch does not know.
+            tensors = {k: torch.from_numpy(np.array(v)) for k, v in values.items() if np.ndim(v)}
+            object.__setattr__(self, name, cls(**values | tensors))
+        weights: dict[str, Any] = {k: state.get(f"evidence.{k}") for k in Evidence._fields}
+        known = None not in weights.values()
+        object.__setattr__(self, "evidence", Evidence(**weights) if known else None)

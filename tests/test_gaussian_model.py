@@ -1,0 +1,157 @@
+"""The Gaussian model as an object: what it believes, its densities, and how it is kept."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_t
+
+import flowalign
+from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign.gaussian.evidence import Evidence
+from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.statistics import ClassStatistics
+
+
+def make(counts, d=4, e=6, seed=0, text=1.0, rest=0.3):
+    """Model, features, codes and embeddings; means vary with the names by `text`."""
+    rng = np.random.default_rng(seed)
+    codes = np.repeat(np.arange(len(counts)), counts)
+    E = rng.normal(size=(len(counts), e))
+    means = text * E @ rng.normal(size=(e, d)) / e**0.5 + rest * rng.normal(size=(len(counts), d))
+    X = means[codes] + rng.normal(size=(len(codes), d))
+    statistics = ClassStatistics.of(torch.from_numpy(X), torch.from_numpy(codes), len(counts))
+    return GaussianModel.of(statistics, torch.from_numpy(E)), X, codes, E
+
+
+def sigma_of(model):
+    return (model.within.basis * model.within.variances @ model.within.basis.T).numpy()
+
+
+def test_the_log_density_is_a_multivariate_t():
+    model, X, codes, _ = make([5, 3, 0, 1])
+    df = len(codes) - 1
+    found = model.log_density(X)
+    assert found.dtype == torch.float64
+    for c in range(4):
+        widening = 1 + float(model.posterior.covariance[c, c])
+        expected = multivariate_t.logpdf(
+            X,
+            loc=model.posterior.means[c].numpy(),
+            shape=sigma_of(model) * widening * (df + 4) / df,
+            df=df,
+        )
+        np.testing.assert_allclose(found[:, c], expected, rtol=1e-9)
+
+
+def test_the_density_of_each_class_integrates_to_one():
+    model, *_ = make([6, 2, 0], d=2)
+    axis = np.linspace(-60, 60, 1201)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    mass = model.log_density(grid).exp().sum(dim=0) * (axis[1] - axis[0]) ** 2
+    np.testing.assert_allclose(mass, 1, atol=0.01)
+
+
+def test_an_offset_of_the_features_does_not_take_the_digits_of_the_density():
+    model, X, codes, E = make([5, 3, 4])
+    statistics = ClassStatistics.of(torch.from_numpy(X + 1e5), torch.from_numpy(codes), 3)
+    far = GaussianModel.of(statistics, torch.from_numpy(E))
+    np.testing.assert_allclose(far.log_density(X + 1e5), model.log_density(X), atol=1e-4)
+
+
+def test_a_mean_is_the_less_certain_the_fewer_samples_its_class_has():
+    uncertainty = make([50, 10, 2, 0])[0].posterior.covariance.diagonal().numpy()
+    assert (np.diff(uncertainty) > 0).all()
+    assert uncertainty[0] == pytest.approx(1 / 50, rel=0.1)
+
+
+def test_spreads_tell_what_the_names_explain():
+    explained, unexplained = (
+        make([8] * 60, d=20, text=text, rest=rest)[0].posterior
+        for text, rest in ((1.0, 0.0), (0.0, 1.0))
+    )
+    share = [p.text_spread / (p.text_spread + p.residual_spread) for p in (explained, unexplained)]
+    assert share[0] > 0.9
+    assert share[1] < 0.2
+
+
+def test_its_field_carries_means_to_targets():
+    model, *_ = make([5, 3, 4])
+    targets = torch.eye(3, 4, dtype=torch.float64)
+    field = model.field(targets, torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(field.rotate_back(field.means), model.posterior.means)
+    torch.testing.assert_close(field.rotate_back(field.targets), targets)
+    assert field.config == {"noise_std": 0.0, "text_weight": 0.0, "tail": None}
+
+
+def test_evidence_keeps_the_temperature_of_the_density():
+    model, *_ = make([5, 3, 4])
+    log_prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log()
+    weighed = GaussianModel(
+        model.statistics, model.posterior, model.within, Evidence(density=0.05, text=0.4)
+    )
+    field = weighed.field(torch.eye(3, 4, dtype=torch.float64), log_prior)
+    assert field.config["text_weight"] == pytest.approx(100 * 0.4 / 0.05)
+    assert field.config["tail"] == model.within.tail
+    torch.testing.assert_close(field.log_prior, log_prior / 0.05)
+
+
+@pytest.mark.parametrize("evidence", [None, Evidence(0.05, 0.4)])
+def test_a_pickle_holds_arrays_and_brings_the_model_back(evidence):
+    model, X, *_ = make([5, 3, 4])
+    model = GaussianModel(model.statistics, model.posterior, model.within, evidence)
+    assert not any(torch.is_tensor(part) for part in model.__getstate__().values())
+    again = pickle.loads(pickle.dumps(model))
+    assert again.evidence == evidence
+    torch.testing.assert_close(again.log_density(X), model.log_density(X), rtol=0, atol=0)
+    whole = again.statistics + again.statistics
+    torch.testing.assert_close(whole.counts, 2 * model.statistics.counts)
+    torch.testing.assert_close(
+        model.to(torch.device("cpu")).log_density(X), model.log_density(X), rtol=0, atol=0
+    )
+
+
+# ------------------------------------------------------------------ through the estimator
+
+
+def test_the_aligner_keeps_its_model(data):
+    aligner = FlowMatchingAligner(data.class_embeddings).fit(data.X_train, data.y_train)
+    model = aligner.gaussian_model_
+    np.testing.assert_array_equal(
+        model.statistics.counts, np.unique(data.y_train, return_counts=True)[1]
+    )
+    assert aligner.joint_
+    assert model.evidence is not None
+    mixed = ClassEmbeddings(
+        data.class_embeddings.labels, data.class_embeddings.vectors[:, ::-1].copy()
+    )
+    assert (
+        FlowMatchingAligner(mixed, joint=False)
+        .fit(data.X_train, data.y_train)
+        .gaussian_model_.evidence
+        is None
+    )
+
+
+def test_the_network_has_none(data):
+    aligner = FlowMatchingAligner(velocity_field="mlp", max_iter=1, n_steps=1, logit_scale=9)
+    assert aligner.fit(data.X_train, data.y_train).gaussian_model_ is None
+
+
+def test_the_density_tells_the_classes_of_new_rows(data):
+    aligner = FlowMatchingAligner(normalize=False).fit(data.X_train, data.y_train)
+    codes = aligner.gaussian_model_.log_density(data.X_test).argmax(dim=1)
+    assert np.mean(aligner.classes_[codes] == data.y_test) > 0.9
+
+
+@pytest.mark.parametrize("n_shots", [1, 3])
+def test_a_file_holds_the_model(data, n_shots, tmp_path):
+    X, y = flowalign.datasets.few_shot(data.X_train, data.y_train, n_shots, random_state=0)
+    aligner = FlowMatchingAligner(data.class_embeddings).fit(X, y)
+    flowalign.save(aligner, tmp_path / "model")
+    loaded = flowalign.load(tmp_path / "model")
+    one, other = aligner.gaussian_model_, loaded.gaussian_model_
+    assert one.evidence == other.evidence
+    for name, part in one.__getstate__().items():
+        np.testing.assert_array_equal(other.__getstate__()[name], part)

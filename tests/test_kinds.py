@@ -1,0 +1,58 @@
+"""A new kind of velocity field is a module of its own and a line in one table."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+import flowalign
+from flowalign import FlowMatchingAligner
+from flowalign.datasets import few_shot
+from flowalign.fields import KINDS, VelocityField, kind_of
+
+FIT_KNOWS = {"prior", "seeds", "device"} | set(FlowMatchingAligner().get_params())
+
+
+@pytest.fixture
+def inert(monkeypatch):
+    monkeypatch.setitem(KINDS, "inert", "inert_field")
+
+
+def test_it_fits_predicts_and_is_kept(inert, data, tmp_path):
+    aligner = FlowMatchingAligner(data.class_embeddings, velocity_field="inert", noise=0.25)
+    aligner.fit(data.X_train, data.y_train)
+    unit = data.X_test / np.linalg.norm(data.X_test, axis=1, keepdims=True)
+    centre = aligner.class_embeddings_.mean(axis=0)
+    moved = aligner.set_params(n_steps=1, step_size=0.4).transform(data.X_test)
+    np.testing.assert_allclose(moved, unit + 0.4 * 0.75 * (centre - unit), atol=1e-6)
+    assert aligner.score(data.X_test, data.y_test) > 0.9
+    assert aligner.stop_source_ == "cross-fitting"
+    flowalign.save(aligner, tmp_path / "model")
+    for again in (flowalign.load(tmp_path / "model"), pickle.loads(pickle.dumps(aligner))):
+        np.testing.assert_array_equal(again.transform(data.X_test), moved)
+
+
+def test_it_says_where_it_stops_with_one_sample_a_class(inert, data):
+    X, y = few_shot(data.X_train, data.y_train, 1, random_state=0)
+    aligner = FlowMatchingAligner(data.class_embeddings, velocity_field="inert").fit(X, y)
+    assert aligner.stop_time_ == pytest.approx(0.3)
+
+
+def test_a_file_of_an_unknown_kind_is_refused(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(KINDS, "inert", "inert_field")
+        aligner = FlowMatchingAligner(data.class_embeddings, velocity_field="inert")
+        flowalign.save(aligner.fit(data.X_train, data.y_train), tmp_path / "model")
+    with pytest.raises(ValueError, match="no aligner that can be restored"):
+        flowalign.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_a_kind_asks_for_what_its_fit_takes(name):
+    kind = kind_of(name)
+    assert issubclass(kind.field, VelocityField)
+    taken = list(inspect.signature(kind.fit).parameters)[1:]
+    assert sorted(taken) == sorted(kind.settings)
+    assert set(kind.settings) <= FIT_KNOWS
+    assert set(kind.without_effect) <= set(kind.settings)

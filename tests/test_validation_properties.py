@@ -1,0 +1,60 @@
+"""What the checks of input promise about all values of a kind."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flowalign.validation import as_numpy, holds_integers, max_steps
+
+
+def test_steps_of_an_nth_are_n():
+    """1 / (1 / n) is not n for all n, nor is n times 1 / n always 1."""
+    assert [max_steps(1 / n) for n in range(1, 400)] == list(range(1, 400))
+
+
+def test_only_rounding_of_the_step_size_is_forgiven():
+    assert [max_steps((1 + 1e-6) / n) for n in range(2, 400)] == list(range(1, 399))
+    assert [max_steps(h) for h in (1.0, 0.6, 0.5, 0.3, 0.7e-2)] == [1, 1, 2, 3, 142]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "i8"])
+def test_the_order_of_bytes_is_no_property_of_the_numbers(dtype):
+    numbers = np.arange(6).reshape(3, 2)
+    for order in "<>":
+        found = as_numpy(numbers.astype(f"{order}{dtype}"))
+        assert found.dtype == np.dtype(f"={dtype}")
+        assert found.dtype.isnative
+        np.testing.assert_array_equal(found, numbers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_halves_become_single_precision(dtype):
+    tensor = torch.tensor([[0.5, -2.0]], dtype=dtype, requires_grad=True)
+    assert as_numpy(tensor).dtype == np.float32
+    assert as_numpy(tensor).tolist() == [[0.5, -2.0]]
+
+
+def test_other_containers_are_left_as_they_are():
+    for values in ([[1.0]], pd.DataFrame([[1.0]]), np.ones((2, 1)), np.ones((2, 1), np.float32)):
+        assert as_numpy(values) is values
+
+
+COUNTS = np.array([[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int64", "float32", "float64"])
+def test_pixels_and_counts_are_told_from_floats(dtype):
+    array = COUNTS.astype(dtype)
+    expected = not dtype.startswith("float")
+    forms = [array, array.tolist(), torch.tensor(array), pd.DataFrame(array)]
+    assert [holds_integers(form) for form in forms] == [expected] * 4
+
+
+@pytest.mark.parametrize("dtype", ["boolean", "Int64", "UInt8", "Float64"])
+def test_nullable_columns_are_numbers_like_others(dtype):
+    assert holds_integers(pd.DataFrame(COUNTS).astype(dtype)) == (dtype != "Float64")
+
+
+def test_one_column_of_floats_makes_features_of_an_encoder():
+    assert not holds_integers(pd.DataFrame({"a": [0, 1], "b": [0.0, 1.0]}))
