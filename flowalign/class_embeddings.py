@@ -71,7 +71,7 @@ class ClassEmbeddings:
         if len(label_array) != len(vector_array):
             raise ValueError(
                 f"labels and vectors must pair up, got {len(label_array)} labels and "
-                f"{len(vector_array)} rows in vectors."
+                f"{len(vector_array)} rows in vectors.{_columns(vector_array, len(label_array))}"
             )
         order = np.argsort(label_array, kind="stable")
         self._set(label_array[order], vector_array[order])
@@ -244,13 +244,20 @@ def as_class_embeddings(value: Any, y: NDArray[Any], *, fit_argument: bool) -> C
         table = ClassEmbeddings.from_frame(value)
     else:
         table = _from_rows(value, y, fit_argument=fit_argument)
-    _check_labels(table, y)
+    _check_labels(table, y, getattr(value, "columns", ()))
     return table
 
 
+def _columns(vectors: NDArray[Any], n: int) -> str:
+    """Say that vectors without the right number of rows have it in their columns, if so."""
+    as_columns = f" It has {n} columns: transpose it if these are the embeddings."
+    return as_columns if vectors.shape[1] == n else ""
+
+
 def _from_rows(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbeddings:
-    vectors = vector_values(value, "class_embeddings")
-    if fit_argument and len(vectors) == len(y):
+    vectors, labels = vector_values(value, "class_embeddings"), np.unique(y)
+    hint = "" if len(vectors) == len(labels) else _columns(vectors, len(labels))
+    if fit_argument and len(vectors) == len(y) and not hint:
         raise ValueError(
             f"class_embeddings was given to fit as an array of {len(vectors)} rows, as many as "
             "there are samples. Cross-validation cuts such fit arguments along with the data, so "
@@ -258,17 +265,16 @@ def _from_rows(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbed
             "ClassEmbeddings(labels, vectors), or give it to the constructor, "
             "FlowMatchingAligner(class_embeddings=...)."
         )
-    labels = np.unique(y)
     if len(vectors) != len(labels):
         raise ValueError(
             f"class_embeddings has {len(vectors)} rows without labels but y has {len(labels)} "
-            "classes; the rows of an array follow np.unique(y). For classes without samples, and "
-            "for folds that lack a class, use ClassEmbeddings(labels, vectors)."
+            f"classes; the rows of an array follow np.unique(y).{hint} For classes without "
+            "samples, and for folds that lack a class, use ClassEmbeddings(labels, vectors)."
         )
     return ClassEmbeddings(labels, vectors)
 
 
-def _check_labels(table: ClassEmbeddings, y: NDArray[Any]) -> None:
+def _check_labels(table: ClassEmbeddings, y: NDArray[Any], columns: Iterable[Any]) -> None:
     known = set(table.classes.tolist())
     unknown = [label for label in np.unique(y).tolist() if label not in known]
     if not unknown:
@@ -277,7 +283,9 @@ def _check_labels(table: ClassEmbeddings, y: NDArray[Any]) -> None:
         f"y has labels that class_embeddings lacks: {shorten(unknown)}; it has "
         f"{shorten(table.classes.tolist())}."
     )
-    if set(unknown) <= set(range(len(known))):
+    if set(unknown) <= set(columns):
+        message += " They are its columns: transpose it, labels belong in the index."
+    elif set(unknown) <= set(range(len(known))):
         message += (
             " These look like the integer codes of labels that stacking, voting, bagging, "
             "cross_val_predict(method='predict_proba') and some settings of CalibratedClassifierCV "

@@ -67,12 +67,11 @@ def _from_tensor(tensor: torch.Tensor, name: str) -> NDArray[Any]:
 
 
 def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
-    if not (values and isinstance(values[0], torch.Tensor)):  # numpy would read each entry alone
-        try:
-            return np.asarray(values)
-        except (TypeError, ValueError, RuntimeError):
-            pass  # tensors further inside, which numpy cannot read, or rows of several widths
-    parts = [as_numpy(v, name) if isinstance(v, _ARRAYS) else v for v in values]
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        # Tensors that numpy cannot read by itself, or rows of several widths.
+        parts = [as_numpy(v, name) if isinstance(v, _ARRAYS) else v for v in values]
     try:
         return np.asarray(parts)
     except (TypeError, ValueError) as error:
@@ -83,7 +82,9 @@ _ARRAYS = (torch.Tensor, np.ndarray, list, tuple)
 
 
 def _holds_arrays(values: NDArray[Any]) -> bool:
-    return values.dtype.kind == "O" and any(isinstance(cell, _ARRAYS) for cell in values.flat)
+    return values.dtype.kind == "O" and any(
+        issubclass(kind, _ARRAYS) for kind in set(map(type, values.flat))
+    )
 
 
 def is_frame(values: Any) -> bool:

@@ -138,6 +138,7 @@ def test_repr_of_a_large_table_is_short_and_quick():
         ([0.0, np.nan], [[1.0], [2.0]], ValueError, "1 missing labels"),
         (np.array(["a", None]), [[1.0], [2.0]], ValueError, "1 missing labels"),
         (["a", "b"], [[1.0], [np.nan]], ValueError, "NaN or infinity in rows 1"),
+        (["a", "b"], np.ones((3, 2)), ValueError, "2 labels and 3 rows.*2 columns: transpose it"),
         (["a", "b"], [1.0, 2.0], ValueError, "vectors must be 2-D"),
         (["a", "b"], [[1.0, 2.0], [1.0]], ValueError, "vectors must be embeddings, numbers"),
         (["a", "b"], [["x"], ["y"]], ValueError, "vectors must be embeddings, numbers"),

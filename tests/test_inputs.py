@@ -54,6 +54,9 @@ BAD_DATA = [
     (X, Y, {**E, "b": altered(E["b"], np.nan, 0)}, ValueError, "NaN or infinity in rows 1"),
     (X, Y, {**E, "b": np.zeros(6)}, ValueError, "class_embeddings has rows of zeros.*: 1"),
     (X, Y, list(E.values())[:2], ValueError, "2 rows without labels but y has 3 classes"),
+    (X, Y, np.ones((6, 3)), ValueError, "6 rows without labels.*3 columns: transpose it"),
+    (X, Y, np.ones((12, 3)), ValueError, "12 rows without labels.*3 columns: transpose it"),
+    (X, Y, pd.DataFrame(E), ValueError, "y has labels.*They are its columns: transpose it"),
     (X, Y, np.ones((12, 6)), ValueError, "class_embeddings.*ClassEmbeddings"),
     (X, Y, np.ones(3), ValueError, "class_embeddings must be 2-D"),
     (X, Y, "embeddings.npy", ValueError, "class_embeddings must be"),
@@ -66,6 +69,12 @@ BAD_DATA = [
 def test_bad_data(X, y, class_embeddings, error, message):
     with pytest.raises(error, match=message):
         FlowMatchingAligner(max_iter=2, n_blocks=1).fit(X, y, class_embeddings)
+
+
+def test_class_embeddings_in_columns_are_refused_in_the_constructor():
+    for vectors in (np.ones((6, 3)), torch.ones(6, 3), np.ones((2, 3)).tolist()):
+        with pytest.raises(ValueError, match="3 columns: transpose it"):
+            FlowMatchingAligner(vectors).fit(X, Y)
 
 
 def test_opposite_rows_of_a_label_leave_no_direction():

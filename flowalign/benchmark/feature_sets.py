@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,8 +76,9 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     ----------
     path : str or path
         An .npz file with these arrays, none of them pickled: ``X_train`` (n, d) and ``X_test``
-        (m, d), features of any float type; ``y_train`` (n,) and ``y_test`` (m,), integer codes of
-        the classes, 0 to C - 1; ``class_embeddings`` (C, e), one row per code. Others are ignored.
+        (m, d), features of any type of number; ``y_train`` (n,) and ``y_test`` (m,), integer codes
+        of the classes, 0 to C - 1; ``class_embeddings`` (C, e), one row per code. Others are
+        ignored.
 
     Returns
     -------
@@ -86,6 +88,11 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     ------
     ValueError
         If the file is not of that form; the message says where.
+
+    Warns
+    -----
+    UserWarning
+        If the class embeddings may stand in the columns of their array, not in its rows.
 
     Examples
     --------
@@ -123,38 +130,55 @@ def _load(path: Path, mtime_ns: int, size: int) -> FeatureSet:
         raise ValueError(
             f"{path}: X_train is {X_train.shape[1]} wide and X_test {X_test.shape[1]}."
         )
-    y_train = _codes(path, arrays, "y_train", len(X_train), len(embeddings))
-    y_test = _codes(path, arrays, "y_test", len(X_test), len(embeddings))
+    y_train = _codes(path, arrays, "y_train", len(X_train))
+    y_test = _codes(path, arrays, "y_test", len(X_test))
+    _check_rows(path, embeddings, np.concatenate([y_train, y_test]), X_train.shape[1])
     table = ClassEmbeddings(np.arange(len(embeddings)), embeddings)
     return FeatureSet(path.stem, X_train, y_train, X_test, y_test, table, fingerprint)
 
 
 def _matrix(path: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     values = arrays[name]
-    plain = values.ndim == 2 and values.size and values.dtype.kind == "f"
+    plain = values.ndim == 2 and values.size and values.dtype.kind in "biuf"
     if not plain or not np.isfinite(values).all():
         raise ValueError(
-            f"{path}: {name} should be a matrix of finite floats, is {values.dtype} of shape "
+            f"{path}: {name} should be a matrix of finite numbers, is {values.dtype} of shape "
             f"{values.shape}."
         )
     return values.astype(np.float32)
 
 
-def _codes(
-    path: Path, arrays: dict[str, NDArray[Any]], name: str, n: int, n_classes: int
-) -> NDArray[Any]:
+def _codes(path: Path, arrays: dict[str, NDArray[Any]], name: str, n: int) -> NDArray[Any]:
     codes = arrays[name]
     if codes.shape != (n,) or codes.dtype.kind not in "iu":
         raise ValueError(
             f"{path}: {name} should have an integer code for each of {n} rows, is {codes.dtype} of "
             f"shape {codes.shape}."
         )
-    if not (codes.min() >= 0 and codes.max() < n_classes):
-        raise ValueError(
-            f"{path}: {name} runs from {codes.min()} to {codes.max()}, class_embeddings has rows 0 "
-            f"to {n_classes - 1}."
-        )
+    if codes.min() < 0:
+        raise ValueError(f"{path}: {name} has codes from {codes.min()} on; they start at 0.")
     return codes.astype(np.int64)
+
+
+def _check_rows(path: Path, embeddings: NDArray[Any], codes: NDArray[Any], n_features: int) -> None:
+    """Make sure that every code has a row, and that rows, not columns, are the embeddings.
+
+    There may be more rows than codes: classes without samples are classes too. So a transposed
+    array is seen by its shape alone. Columns as many as the codes mean that, and rows as long as
+    the features are wide.
+    """
+    n_rows, n_columns = embeddings.shape
+    n_codes, last = len(np.unique(codes)), int(codes.max())
+    fits, as_wide = n_columns == n_codes != n_rows, n_rows == n_features != n_columns
+    shape = f"{path}: class_embeddings has shape {embeddings.shape}, one row per class"
+    if last >= n_rows or (fits and as_wide):
+        turn = ", but its columns are as many as the classes: transpose it" if fits else ""
+        raise ValueError(f"{shape}{turn}. There are {n_codes} codes in y, up to {last}.")
+    if fits or (as_wide and n_rows != n_codes and last < n_columns):
+        warnings.warn(
+            f"{shape}, and y has {n_codes} codes. Transpose it if the embeddings are its columns.",
+            stacklevel=2,
+        )
 
 
 def encode_split(
