@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -264,6 +265,13 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
     items = [repr(v) for v in values]
     rest = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + rest
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Spell a path for a message: quoted, with escapes, if it has what a reader would not see."""
+    name = os.fsdecode(path)
+    plain = name.isprintable() and name == name.strip() != ""
+    return name if plain else repr(name)
 
 
 def integer(name: str, value: Any, *, low: int, otherwise: str = "") -> None:
