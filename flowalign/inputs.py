@@ -6,6 +6,7 @@ not belong. Every message names the argument, what was got and what to do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -245,3 +246,10 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
     items = [repr(v) for v in values]
     rest = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + rest
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Spell a path for a message: quoted, with escapes, if it has what a reader would not see."""
+    name = os.fsdecode(path)
+    plain = name.isprintable() and name == name.strip() != ""
+    return name if plain else repr(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.signal import resample_poly
 
-from flowalign.validation import as_numpy
+from flowalign.inputs import as_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,6 +197,6 @@ def _frames_first(values: Any) -> NDArray[Any]:
     if first <= MAX_CHANNELS < second:
         return samples.T
     raise ValueError(
-        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, cannot "
-        "be told apart; give one channel, or the mean of all"
+        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, "
+        "cannot be told apart; give one channel, or the mean of all"
     )

@@ -14,9 +14,9 @@ from sklearn.utils.validation import validate_data
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.files import expanded
+from flowalign.inputs import as_numpy, float_dtypes
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore
-from flowalign.validation import as_numpy, float_dtypes
 
 MODELS_KEPT = 8  # in a process
 _loading = Lock()
