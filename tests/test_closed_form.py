@@ -1,12 +1,14 @@
 """The Gaussian field as fitted: against discriminant analysis, priors, text and units."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign import ClassEmbeddings, FlowMatchingAligner, ode
 from flowalign.balance import balance
 from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
 
@@ -77,6 +79,47 @@ def test_noise_bounds_the_variances():
     torch.testing.assert_close(noisy, quiet.clamp_min(bound))
 
 
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+def test_noise_makes_a_first_euler_step_overshoot_by_2_percent(noise):
+    """At most: where a class is narrowest. Noise widens it there before it shrinks."""
+    X, _ = gaussian_classes(n_classes=1, n_shots=3000)
+    X[:, :2] *= 1e-3
+    field = fit(X, np.zeros(len(X), dtype=int), np.zeros((1, 5)), noise=noise).double()
+    rows = torch.eye(5, dtype=torch.float64)
+    z = torch.cat([rows, torch.zeros_like(rows)])
+
+    def width(n_steps):
+        states = ode.integrate(field.velocity, z, np.linspace(0, 0.1, n_steps + 1).tolist())[-1]
+        return (states[:5] - states[5:]).diagonal()
+
+    overshoot = width(1) / width(1000) - 1
+    assert float(overshoot.max()) == pytest.approx(0.017, abs=0.002)
+    assert (overshoot > 0.015).sum() >= 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_noise_is_relative_to_the_size_of_the_features(noise):
+    X, codes = gaussian_classes(n_shots=5)
+    size = np.sqrt(np.square(X + 3).mean())  # about 0, not about their mean
+    for model in fit_both(X + 3, codes, np.eye(4, 5), noise=noise):
+        assert model.config["noise_std"] == pytest.approx(noise * size)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_equal_samples_are_no_trouble_without_noise(shots):
+    """No class has any width, and nothing gives it one."""
+    X = np.repeat(np.random.default_rng(0).normal(size=(4, 6)), shots, axis=0)
+    y = np.repeat(np.arange(4), shots)
+    for rows, labels in ((X, y), (np.ones_like(X), y)):
+        model = FlowMatchingAligner(noise=0, n_steps=10, step_size=0.1).fit(rows, labels)
+        proba = model.predict_proba(X)
+        assert np.isfinite(proba).all()
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+        assert (model.velocity_field_.variances > 0).all()
+    model = FlowMatchingAligner(noise=0, n_steps=10, step_size=0.1).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), y)
+
+
 def test_priors_and_text_are_weighed_by_the_balance():
     X, codes = gaussian_classes(n_shots=6)
     E = np.random.default_rng(2).normal(size=(4, 5))
@@ -94,6 +137,42 @@ def test_many_samples_are_thinned_before_they_are_left_out(monkeypatch):
     monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 100)
     X, codes = gaussian_classes(n_shots=30)
     assert len(fit_both(X, codes, np.eye(4, 5))[1].rows.unique()) == 20
+    assert len(fit_both(X, codes, np.eye(25, 5))[1].rows.unique()) == 4  # more classes than width
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_that_comes_in_is_changed(dtype):
+    X, codes = gaussian_classes(n_shots=5)
+    E = torch.tensor(np.random.default_rng(2).normal(size=(4, 5)))
+    given = [torch.tensor(X, dtype=dtype), E, torch.tensor(codes), torch.zeros(4).double()]
+    before = [a.clone() for a in given]
+    x0, targets, y, log_prior = given
+    field, left_out = fit_gaussian_field(
+        x0, targets, y, embeddings=targets, joint=True, log_prior=log_prior, noise=0.3
+    )
+    rows, t = x0.float(), torch.tensor(0.4)
+    for model, read in itertools.product((field, left_out), ("posterior", "__call__", "velocity")):
+        state = {name: values.clone() for name, values in model.state_dict().items()}
+        first = getattr(model, read)(t, rows)
+        torch.testing.assert_close(getattr(model, read)(t, rows), first, rtol=0, atol=0)
+        torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
+    torch.testing.assert_close(rows, x0.float(), rtol=0, atol=0)
+    torch.testing.assert_close(given, before, rtol=0, atol=0)
+
+
+def test_float32_features_give_the_field_of_their_float64():
+    X, codes = gaussian_classes(n_shots=5)
+    X, E = torch.tensor(X).float(), torch.tensor(np.random.default_rng(2).normal(size=(4, 5)))
+    one, other = (
+        fit_gaussian_field(
+            x, E, torch.tensor(codes), embeddings=E, joint=True,
+            log_prior=torch.zeros(4).double(), noise=0.3,
+        )
+        for x in (X, X.double())
+    )  # fmt: skip
+    t = torch.tensor(0.4)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a(t, X), b(t, X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
