@@ -20,13 +20,13 @@ from pathlib import Path
 import feature_sets
 import numpy as np
 import torch
+from flowalign.fitting import default_batch_size, default_hidden_dim
 from joblib import Parallel, delayed
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
 
 from flowalign import FlowMatchingAligner
 from flowalign.fields import GaussianField, MLPField, VelocityField
-from flowalign.fitting import default_batch_size, default_hidden_dim
 from flowalign.network.training import train
 
 DIGITS = Path("digits")

@@ -133,7 +133,7 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner:
 def _answer_to_none(aligner: FlowMatchingAligner, method: str, X: Any) -> NDArray[Any]:
     """Return what `method` says of zero rows: of the width and dtype that it has for others."""
     checked = validate_data(
-        aligner, as_numpy(X), reset=False, dtype=float_dtypes(X), ensure_min_samples=0
+        aligner, as_numpy(X, "X"), reset=False, dtype=float_dtypes(X), ensure_min_samples=0
     )
     nameless = copy.copy(aligner)  # names were checked, and an array has none
     if hasattr(nameless, "feature_names_in_"):
