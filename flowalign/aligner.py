@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
 from flowalign import validation
-from flowalign.class_embeddings import as_class_embeddings, class_vectors
+from flowalign.class_embeddings import as_class_embeddings, class_vectors, warn_of_codes
 from flowalign.coupling import Coupling
 from flowalign.fitting import field_fitter
 from flowalign.held_out import hold_out
@@ -293,6 +293,7 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         E = None
         if given is not None:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
+            warn_of_codes(table, y)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
         validation_set = self._check_validation_data(X_val, y_val, names_and_width, X, classes)
