@@ -17,7 +17,7 @@ import torch
 from matplotlib.collections import LineCollection
 
 from flowalign import ode, path
-from flowalign.fields import GaussianField, MLPField
+from flowalign.gaussian import GaussianField
 from flowalign.gaussian.fit import fit_gaussian_field
 from flowalign.network.training import train
 

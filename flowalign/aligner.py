@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
 from flowalign import inputs, parameters
-from flowalign.class_embeddings import as_class_embeddings, class_vectors
+from flowalign.class_embeddings import as_class_embeddings, class_vectors, warn_of_codes
 from flowalign.coupling import Coupling
 from flowalign.fields import kind_of
 from flowalign.fields.fitting import field_fitter
@@ -297,6 +297,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         E = None
         if given is not None:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
+            warn_of_codes(table, y)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
         validation_set = self._check_validation_data(X_val, y_val, given_X, X, classes)

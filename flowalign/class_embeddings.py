@@ -8,6 +8,7 @@ column of samples.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -133,16 +134,22 @@ class ClassEmbeddings:
         """Give the same vectors the integer codes of a fitted ``LabelEncoder``.
 
         Stacking, voting, bagging and ``cross_val_predict(method="predict_proba")`` hand their
-        estimators such codes instead of labels.
+        estimators such codes instead of labels. Give them the codes of y, too,
+        ``label_encoder.transform(y)``: then it does not matter which call does so.
 
         Parameters
         ----------
         label_encoder : sklearn.preprocessing.LabelEncoder
-            Fitted on labels of this table.
+            Fitted on all labels of this table; :meth:`subset` leaves those that y has.
 
         Returns
         -------
         ClassEmbeddings
+
+        Raises
+        ------
+        ValueError
+            If the encoder lacks a label of this table.
 
         Examples
         --------
@@ -164,14 +171,28 @@ class ClassEmbeddings:
     def subset(self, labels: Iterable[Any]) -> ClassEmbeddings:
         """Keep the given labels only.
 
+        Scorers and meta-estimators of scikit-learn know the labels of y alone and cannot follow a
+        table with more: ``subset(y)`` leaves the ones that y has.
+
         Parameters
         ----------
         labels : iterable
-            Labels of this table, in any order.
+            Labels of this table, in any order, as often as you like.
 
         Returns
         -------
         ClassEmbeddings
+
+        Raises
+        ------
+        ValueError
+            If the table lacks one of them.
+
+        Examples
+        --------
+        >>> table = ClassEmbeddings(["dog", "cat", "emu"], [[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
+        >>> table.subset(["cat", "emu", "cat"]).classes
+        array(['cat', 'emu'], dtype='<U3')
         """
         wanted = set(label_values(list(labels), "labels").tolist())
         missing = wanted - set(self.classes.tolist())
@@ -289,7 +310,34 @@ def _check_labels(table: ClassEmbeddings, y: NDArray[Any], columns: Iterable[Any
         message += (
             " These look like the integer codes of labels that stacking, voting, bagging, "
             "cross_val_predict(method='predict_proba') and some settings of CalibratedClassifierCV "
-            "hand on. Give them class_embeddings.relabel(LabelEncoder().fit(labels)), labels as "
-            "they were, in place of class_embeddings."
+            f"hand on. {CODES_THROUGHOUT}"
         )
+    elif known == set(range(len(known))):
+        message += f" If it holds codes, as relabel gives them, y must too. {CODES_THROUGHOUT}"
     raise ValueError(message)
+
+
+CODES_THROUGHOUT = (
+    "Around a meta-estimator give codes for both, of the labels that y has: with encoder = "
+    "LabelEncoder().fit(y), ClassEmbeddings(labels, vectors).subset(y).relabel(encoder) as class "
+    "embeddings and encoder.transform(y) as y."
+)
+
+
+def warn_of_codes(table: ClassEmbeddings, y: NDArray[Any]) -> None:
+    """Warn ``fit`` of labels that may be the codes of others.
+
+    Of names 0, 1, 2 with samples of 1 and 2, a meta-estimator makes the codes 0 and 1, and both
+    are names. They cannot be told from the labels of a set whose last class has no samples.
+    """
+    labels, n_names = np.unique(y), len(table.classes)
+    n = len(labels)
+    if y.dtype.kind == "i" and n < n_names and np.array_equal(labels, np.arange(n)):
+        warnings.warn(
+            f"y holds exactly the integers 0 to {n - 1}, and class_embeddings has {n_names} "
+            "labels. If these are the labels of your classes, ignore this. If a meta-estimator, "
+            "such as VotingClassifier, made them out of other integers, classes have been given "
+            f"the embeddings of others. {CODES_THROUGHOUT}",
+            UserWarning,
+            stacklevel=3,  # whoever called fit
+        )

@@ -8,6 +8,7 @@ from flowalign import FlowMatchingAligner
 from flowalign.benchmark import variants
 from flowalign.benchmark.claims import CLAIMS, page, verdict
 from flowalign.benchmark.variants import measure, random_pairs, shipped, transport_pairs
+from flowalign.network import fit as network_fit
 
 
 def test_random_pairs_keep_the_number_of_each_class():

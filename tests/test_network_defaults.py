@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from flowalign.fitting import default_batch_size
 
 from flowalign import FlowMatchingAligner
+from flowalign.network.fit import default_batch_size
 
 
 @pytest.mark.parametrize(("width", "hidden_dim"), [(8, 64), (64, 64), (100, 100), (500, 384)])
