@@ -78,7 +78,7 @@ def closed_form(support):
     codes, x0 = support
     coupling = Coupling(x0.numpy(), codes.numpy(), None, targets.numpy(), True, None)
     noise = noise_std / path.rms(x0)
-    return fit_gaussian(coupling, prior=uniform.exp().numpy(), noise=noise, device="cpu").field
+    return fit_gaussian(coupling, prior=np.full(3, 1 / 3), noise=noise, device="cpu").field
 
 
 fields = {
