@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.signal import resample_poly
 
-from flowalign.validation import as_numpy
+from flowalign.inputs import as_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -177,7 +177,7 @@ def _read_file(
 
 def _frames_first(values: Any) -> NDArray[Any]:
     try:
-        samples = np.asarray(as_numpy(values))
+        samples = np.asarray(as_numpy(values, "a sound"))
     except (TypeError, ValueError):
         samples = np.empty(0, dtype=object)
     if samples.dtype.kind in "iu" and samples.ndim in (1, 2):
@@ -197,6 +197,6 @@ def _frames_first(values: Any) -> NDArray[Any]:
     if first <= MAX_CHANNELS < second:
         return samples.T
     raise ValueError(
-        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, cannot "
-        "be told apart; give one channel, or the mean of all"
+        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, "
+        "cannot be told apart; give one channel, or the mean of all"
     )
