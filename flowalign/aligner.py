@@ -117,8 +117,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         How they were mapped if not.
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
+        Without samples an untrained network, which moves nothing.
     gaussian_model_ : flowalign.gaussian.GaussianModel or None
-        What is believed of each class, for "gaussian".
+        What is believed of each class, for "gaussian" with samples.
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
@@ -135,8 +136,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         most eleven steps, spread evenly. None if nothing was held out.
     stop_source_ : str or None
         Who was held out: "validation data", "leave-one-out" (closed form) or "cross-fitting"
-        (network); "held-out classes" or "nothing" where every class has one sample; None if
-        neither `n_steps` nor `logit_scale` was "auto".
+        (network); "held-out classes" or "nothing" where every class has one sample; "no samples"
+        where there are none; None if neither `n_steps` nor `logit_scale` was "auto".
     n_features_in_ : int
         Width d of the features.
     feature_names_in_ : ndarray of shape (d,)
@@ -176,6 +177,12 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     Neither choice depends on the order of the rows or on the names of the classes. Copies of a
     sample are held out with it; several views of one picture are not recognised, so give validation
     data where there are any. Of more than some thousand samples an even share is held out.
+
+    **Without samples**, ``fit(np.empty((0, d)), [], class_embeddings)``, the aligner is a zero-shot
+    classifier: class embeddings and features must share a space, nothing moves, and each row gets
+    the class of the most similar embedding, after any number of steps. The inverse temperature
+    "auto" is then 100, at which CLIP was trained; nothing says that it suits another encoder,
+    unless validation data are given to choose it on.
 
     There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
     repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
@@ -257,9 +264,11 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Frozen features.
+            Frozen features: an array, tensor, frame or list, or a column whose cells are the rows.
+            Without rows, n = 0, the class embeddings must have labels and be in the space of X;
+            see Notes of the class.
         y : array-like of shape (n,)
-            Labels.
+            Labels, none missing.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
             Embeddings of the class names: a table, ``{label: vector}``, a frame indexed by label,
             or an array whose rows follow ``np.unique(y)`` -- which sorts strings as strings, so
@@ -283,29 +292,35 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         ------
         ValueError, TypeError
             For parameters out of range, features that are not finite or have no direction, labels
-            without embedding, an array of class embeddings as long as X (cross-validation cuts
-            such arguments: use `ClassEmbeddings` or the constructor), validation data that do not
-            match, a device that is not there, or training that diverges.
+            that are missing or without embedding, no samples where some are needed, an array of
+            class embeddings as long as X (cross-validation cuts such arguments: use
+            `ClassEmbeddings` or the constructor), validation data that do not match, a device that
+            is not there, or training that diverges.
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
+        given = self.class_embeddings if class_embeddings is None else class_embeddings
         given_X = X
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_X_y(X, y, samples_needed=given is None)
         names_and_width = inputs.named(given_X, X[:1])
         classes, codes = np.unique(y, return_inverse=True)
-        given = self.class_embeddings if class_embeddings is None else class_embeddings
         E = None
         if given is not None:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
             warn_of_codes(table, y)
-            classes, codes = table.classes, np.searchsorted(table.classes, y)
+            classes = table.classes
+            # An empty list has the dtype of no label.
+            codes = np.searchsorted(classes, y if len(y) else classes[:0])
             E = class_vectors(table, normalize=self.normalize)
         validation_set = self._check_validation_data(X_val, y_val, given_X, X, classes)
         coupling = Coupling.by_class(X, codes, E, self.joint)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         prior = parameters.class_probabilities(self.class_prior, classes, counts)
-        kind = kind_of(self.velocity_field)
+        # Where there is nothing to learn from, features stay where they are: as an untrained
+        # network leaves them.
+        kind_name = self.velocity_field if len(codes) else "mlp"
+        kind = kind_of(kind_name)
         fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
         fitted = fit_field(coupling)
         source, scores, stop = None, None, None
@@ -313,7 +328,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             source, parts = hold_out(kind, fitted, coupling, validation_set, fit_field)
             scores = score_steps(parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
-            stop = choose_stop(source, scores, kind.one_shot_stop)
+            stop = choose_stop(source, scores, kind.one_shot_stop) if len(codes) else 0.0
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
@@ -327,19 +342,31 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self.stop_scores_ = scores
         self.stop_source_ = source
         self.device_ = str(device)
-        self._kind = self.velocity_field
+        self._kind = kind_name
         self._stop = stop
         self._normalize = bool(self.normalize)
         return self
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_X_y(
+        self, X: Any, y: Any, *, samples_needed: bool
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Bring support data into the form of arrays; features normalised if asked for."""
         X = inputs.as_numpy(X, "X")
         y = None if y is None else inputs.present_labels(y, "y")
-        features, labels = check_X_y(X, y, dtype=inputs.float_dtypes(X), estimator=self)
-        inputs.label_values(labels, "y")
-        # On the classes alone, thrice: of few samples each it would warn that they are too many.
-        check_classification_targets(np.repeat(np.unique(labels), 3))
+        if np.shape(X) == (0,):
+            raise ValueError("X has 0 sample(s) and no width; give an array of shape (0, d).")
+        features, labels = check_X_y(
+            X, y, dtype=inputs.float_dtypes(X), ensure_min_samples=0, estimator=self
+        )
+        if len(labels):
+            inputs.label_values(labels, "y")
+            # On the classes alone, thrice: of few samples it would warn that they are too many.
+            check_classification_targets(np.repeat(np.unique(labels), 3))
+        elif samples_needed:
+            raise ValueError(
+                f"X has 0 sample(s) (shape={features.shape}), and there are no class_embeddings. "
+                "Give samples, or class_embeddings in the space of X for zero-shot classification."
+            )
         zeros_allowed = inputs.holds_integers(X)
         return self._normalized(features, self.normalize, zeros_allowed), labels
 

@@ -25,13 +25,22 @@ if TYPE_CHECKING:
 PRIOR_SCALE = 30.0
 """Prior median of the inverse temperature; what it is where nothing can be held out."""
 
+CLIP_SCALE = 100.0
+"""Inverse temperature at which CLIP was trained; what it is without samples, which is zero-shot
+classification."""
+
 LOG_SCALE_RANGE = (-3.0, 9.0)
 
 
-def scale_at(time: float, scores: dict[str, NDArray[Any]] | None) -> float:
-    """Return the inverse temperature at a time, between those of the candidates."""
+def scale_at(
+    time: float, scores: dict[str, NDArray[Any]] | None, source: str | None = None
+) -> float:
+    """Return the inverse temperature at a time, between those of the candidates.
+
+    `source` says who was held out; where nobody was, there are no scores.
+    """
     if scores is None:
-        return PRIOR_SCALE
+        return CLIP_SCALE if source == "no samples" else PRIOR_SCALE
     return float(np.exp(np.interp(time, scores["stop_time"], np.log(scores["logit_scale"]))))
 
 

@@ -96,7 +96,7 @@ def _byte_order(X: NDArray[Any]) -> NDArray[Any]:
 
 
 def _equals_next(X: NDArray[Any]) -> NDArray[Any]:
-    equal = np.empty(len(X) - 1, dtype=bool)
+    equal = np.empty(max(len(X) - 1, 0), dtype=bool)
     for rows in blocks.slices(len(equal)):
         equal[rows] = (X[1:][rows] == X[:-1][rows]).all(axis=1)
     return equal

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from flowalign.fields import Fitted, Flow, Kind, VelocityField
 
-SOURCES = ("validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing")
+SOURCES = (
+    "validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing",
+    "no samples",
+)  # fmt: skip
 """Who can be held out. "held-out classes" are cross-fitted in a set with one sample a class."""
 
 N_FOLDS = 4
@@ -88,6 +91,8 @@ def hold_out(
     """
     if validation_set is not None:
         return "validation data", _beside(fitted.field, *validation_set, coupling.targets)
+    if not len(coupling.X):
+        return "no samples", []
     # Taking one of two equal samples out of a model would leave the other.
     if kind.leave_out is not None and not coupling.copies.any():
         source, parts = "leave-one-out", _leave_one_out(kind.leave_out, fitted, coupling)

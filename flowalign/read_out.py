@@ -138,7 +138,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
                 "logit_scale='auto' was set after a fit with a number, in which nothing was "
                 "calibrated. Fit again, or set a number."
             )
-        return calibration.scale_at(time, self.stop_scores_)
+        return calibration.scale_at(time, self.stop_scores_, self.stop_source_)
 
     def _best(self, x: Tensor) -> Tensor:
         return self._cosines(x).argmax(dim=1)

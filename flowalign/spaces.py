@@ -61,13 +61,25 @@ def place_targets(
         The decision.
     embedding_map : ProcrustesMap or None
         The map, where one was used.
+
+    Raises
+    ------
+    ValueError
+        If the space was to be joint and the widths differ, or if there are no samples to map by.
     """
-    sampled, M = np.unique(codes), class_means(X, codes)
+    sampled = np.unique(codes)
+    M = class_means(X, codes) if len(sampled) else X
     same_width = E.shape[1] == X.shape[1]
     if joint == "auto":
         threshold = min(JOINT_SCORE, np.sqrt(X.shape[1]) / 2)
         joint = same_width and (
             len(sampled) < 2 or bool(alignment_score(E[sampled], M) > threshold)
+        )
+    if not len(sampled) and not (joint and same_width):
+        raise ValueError(
+            f"X has no samples to map class_embeddings by, which are {E.shape[1]} wide where X is "
+            f"{X.shape[1]} wide. Give samples of some classes, or class_embeddings in the space of "
+            "X, and joint='auto' or joint=True."
         )
     if joint:
         if not same_width:

@@ -177,7 +177,7 @@ def _read_file(
 
 def _frames_first(values: Any) -> NDArray[Any]:
     try:
-        samples = np.asarray(as_numpy(values, "the sound"))
+        samples = np.asarray(as_numpy(values, "a sound"))
     except (TypeError, ValueError):
         samples = np.empty(0, dtype=object)
     if samples.dtype.kind in "iu" and samples.ndim in (1, 2):

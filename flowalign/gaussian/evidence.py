@@ -21,12 +21,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from flowalign.calibration import CLIP_SCALE
 from flowalign.gaussian.field import log_t_density
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.sphere import cosine_similarities
-
-CLIP_SCALE = 100.0
-"""Inverse temperature of zero-shot classification in CLIP, the unit of the text's evidence."""
 
 PRIOR_MEDIAN = 0.02
 """Prior median of :math:`\\beta`: in hundreds of dimensions a Gaussian log-density is about 50

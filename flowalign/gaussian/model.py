@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowalign.calibration import CLIP_SCALE
 from flowalign.gaussian.covariance import Covariance, estimate_covariance
-from flowalign.gaussian.evidence import CLIP_SCALE, Evidence
+from flowalign.gaussian.evidence import Evidence
 from flowalign.gaussian.field import GaussianField, log_t_density
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.means import MeansPosterior, estimate_means

@@ -42,7 +42,7 @@ def fit_network(
     device: str,
     verbose: int,
 ) -> Fitted:
-    """Train the network."""
+    """Train the network; without samples it stays untrained, and moves nothing."""
     weight_seed, path_seed = seeds
     if is_auto(batch_size):
         batch_size = default_batch_size(len(coupling.X))
@@ -50,6 +50,8 @@ def fit_network(
     field = MLPField(width, hidden_dim or default_hidden_dim(width), n_blocks)
     # Weights are drawn on the CPU: every device starts from the same field.
     field.reset_parameters(torch.Generator().manual_seed(weight_seed))
+    if not len(coupling.X):
+        return Fitted(field.to(device), [])
     loss_curve = train(
         field.to(device),
         torch.as_tensor(coupling.X, dtype=torch.float32, device=device),
