@@ -172,6 +172,12 @@ def test_a_sample_without_another_of_its_class_stays():
     assert removable(one_shot).tolist() == [0, 1, 2, 3]
 
 
+def test_one_class_with_two_samples_that_differ_ends_one_shot():
+    assert coupling([1] * 6).one_shot
+    assert not coupling([2] * 6).one_shot
+    assert not coupling([1, 1, 2, 1, 1, 1]).one_shot
+
+
 @pytest.mark.parametrize("joint", [True, False])
 def test_leaving_samples_out_keeps_the_space(joint):
     """Whether a space is shared is known from all samples; fewer may not say so."""

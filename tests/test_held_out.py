@@ -90,6 +90,28 @@ def test_one_shot():
         assert hold_out(kind, fit(without), without, None, fit) == ("nothing", [])
 
 
+@pytest.mark.parametrize(
+    ("fit", "source"), [("closed form", "leave-one-out"), ("network", "cross-fitting")]
+)
+def test_two_samples_a_class_are_held_out_one_by_one(fit, source):
+    fit, pairs = {"closed form": closed_form, "network": network}[fit], coupling(2)
+    found, parts = hold_out(fit(pairs), pairs, None, fit)
+    assert found == source
+    folds = pairs.folds() if fit is closed_form else pairs.folds()[:N_TRAININGS]
+    assert sum(len(part.x) for part in parts) == sum(map(len, folds))
+
+
+def test_many_samples_are_judged_in_blocks():
+    """Of about a thousand rows; each is judged once, beside its own class."""
+    pairs = coupling(2)
+    X_val = np.random.default_rng(2).normal(size=(2500, D))
+    codes = np.random.default_rng(3).integers(C, size=2500)
+    _, parts = hold_out(network(pairs), pairs, (X_val, codes), never)
+    assert [len(part.x) for part in parts] == [1024, 1024, 452]
+    np.testing.assert_array_equal(torch.cat([part.x for part in parts]), X_val.astype(np.float32))
+    np.testing.assert_array_equal(torch.cat([part.codes for part in parts]), codes)
+
+
 @pytest.mark.parametrize("joint", [True, False])
 def test_a_set_of_one_sample_says_nothing(joint):
     one = Coupling.by_class(E[:1] if joint else np.ones((1, D)), np.array([0]), E, joint)
