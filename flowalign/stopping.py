@@ -30,7 +30,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from flowalign import ode
-from flowalign.spaces import directions
+from flowalign.spaces import contrasts, directions
 from flowalign.validation import max_steps
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
         states = ode.integrate(
             field.velocity, field.encode(part.x), times, solver, singular_end=field.singular_end
         )
-        goals = directions(field.encode(part.targets)).T
+        goals = contrasts(field.encode(part.targets)).T
         block = torch.stack([directions(states[step]) @ goals for step in steps])
         blocks.append(block.cpu())
     cosines, codes = torch.cat(blocks, dim=1), torch.cat([part.codes.cpu() for part in parts])

@@ -141,6 +141,36 @@ def test_cosine_with_nothing_is_zero():
     assert spaces.cosine_similarities(row, zero) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_contrasts_are_cosines_less_their_mean(dtype, rng):
+    x, targets = torch.tensor(rng.standard_normal((2, 7, 6)), dtype=dtype)
+    cosines = spaces.cosine_similarities(x, targets)
+    contrasts = spaces.directions(x) @ spaces.contrasts(targets).T
+    assert contrasts.dtype == dtype
+    torch.testing.assert_close(contrasts, cosines - cosines.mean(dim=1, keepdim=True))
+
+
+def test_contrasts_have_digits_where_cosines_have_none(rng):
+    near = 1 + rng.standard_normal((9, 64)) / 10_000
+    x = torch.tensor(near[:5]).float()
+    targets = torch.tensor(near[4:]).float()
+    exact = spaces.cosine_similarities(x.double(), targets.double())
+    exact -= exact.mean(dim=1, keepdim=True)
+    rounded = spaces.cosine_similarities(x, targets)
+    contrasts = spaces.directions(x) @ spaces.contrasts(targets).T
+    contrasts -= contrasts.mean(dim=1, keepdim=True)
+    size = exact.abs().max()
+    assert (contrasts - exact).abs().max() < 0.01 * size
+    assert (rounded - rounded.mean(dim=1, keepdim=True) - exact).abs().max() > size
+
+
+def test_a_target_of_zeros_has_the_contrast_of_similarity_0(rng):
+    targets = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    expected = torch.tensor([[-1 / 3, 2 / 3, -1 / 3]])
+    contrasts = torch.tensor([[1.0, 0.0]]) @ spaces.contrasts(targets).T
+    torch.testing.assert_close(contrasts, expected)
+
+
 def test_class_means_do_not_depend_on_row_order(rng):
     X, codes = rng.standard_normal((30, 4)), np.repeat([0, 2, 3], 10)
     order = rng.permutation(30)
