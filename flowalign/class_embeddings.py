@@ -332,7 +332,7 @@ def warn_of_codes(table: ClassEmbeddings, y: NDArray[Any]) -> None:
     """
     labels, n_names = np.unique(y), len(table.classes)
     n = len(labels)
-    if y.dtype.kind == "i" and n < n_names and np.array_equal(labels, np.arange(n)):
+    if y.dtype.kind == "i" and 0 < n < n_names and np.array_equal(labels, np.arange(n)):
         warnings.warn(
             f"y holds exactly the integers 0 to {n - 1}, and class_embeddings has {n_names} "
             "labels. If these are the labels of your classes, ignore this. If a meta-estimator, "

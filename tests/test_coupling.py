@@ -173,9 +173,9 @@ def test_a_sample_without_another_of_its_class_stays():
 
 
 def test_one_class_with_two_samples_that_differ_ends_one_shot():
-    assert coupling([1] * 6).one_shot
-    assert not coupling([2] * 6).one_shot
-    assert not coupling([1, 1, 2, 1, 1, 1]).one_shot
+    assert is_one_shot(coupling([1] * 6))
+    assert not is_one_shot(coupling([2] * 6))
+    assert not is_one_shot(coupling([1, 1, 2, 1, 1, 1]))
 
 
 @pytest.mark.parametrize("joint", [True, False])

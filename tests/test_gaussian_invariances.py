@@ -104,8 +104,8 @@ def test_classes_very_far_apart_are_told_apart(tail):
 
 def test_its_width_is_that_of_its_largest_product():
     """Features or classes, whichever are more: what a block of rows has to have room for."""
-    assert Model(6, n_classes=4).field().width == 6
-    assert Model(6, n_classes=9).field().width == 9
+    assert Model(6, n_classes=4).field().row_size == 6
+    assert Model(6, n_classes=9).field().row_size == 9
 
 
 def test_a_changed_field_leaves_the_original_as_it_was():

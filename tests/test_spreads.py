@@ -82,11 +82,11 @@ def test_text_that_says_nothing_is_left_out():
 def test_names_that_differ_by_rounding_alone_are_no_text():
     """Even where the classes lie just as the rounding does."""
     X, codes, E, _ = simulate(4.0, 0.0, n_classes=20)
-    support = support_of(X, codes, len(E))
+    statistics = statistics_of(X, codes, len(E))
     nearly_equal = [tensor(1 + size * E) for size in (1e-3, 1e-7, 1e-15, 0)]
-    some, *none = (estimate_means(support, table) for table in nearly_equal)
-    without = estimate_means(support, None)
-    assert some.text_spread == estimate_means(support, tensor(E)).text_spread > 1
+    some, *none = (estimate_means(statistics, table)[0] for table in nearly_equal)
+    without, _ = estimate_means(statistics, None)
+    assert some.text_spread == estimate_means(statistics, tensor(E))[0].text_spread > 1
     for found in none:
         assert found.text_spread == 0
         np.testing.assert_array_equal(found.means, without.means)
