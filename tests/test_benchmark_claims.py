@@ -6,6 +6,7 @@ from scipy.stats import t
 
 from flowalign import FlowMatchingAligner
 from flowalign.benchmark import variants
+from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.claims import CLAIMS, page, verdict
 from flowalign.benchmark.variants import measure, random_pairs, shipped, transport_pairs
 from flowalign.network import fit as network_fit
@@ -72,6 +73,12 @@ def test_a_variant_is_what_its_name_says(seen):
         "closed form, auto": {},
     }.items():
         assert seen[name] == pytest.approx(accuracy(**params), abs=1e-9), name
+    adapter = CLIPAdapter(ratio=0.2).fit(*support)
+    adapted = FlowMatchingAligner().fit(adapter.transform(support[0]), *support[1:])
+    X_test = adapter.transform(data.X_test)
+    assert seen["adapted, auto"] == adapted.score(X_test, data.y_test)
+    adapted.set_params(n_steps=0)
+    assert seen["adapted, zero-shot"] == adapted.score(X_test, data.y_test)
     # The variants are different things: hardly two of them are right for the same samples.
     assert len(set(seen.values())) > len(seen) / 2
 

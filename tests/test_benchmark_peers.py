@@ -111,18 +111,21 @@ def test_zero_shot_and_class_means(hard):
 
 
 @pytest.mark.parametrize("alpha", [0.3, np.inf])
-def test_gda_is_the_papers_formula(hard, alpha):
+@pytest.mark.parametrize("n_shots", [4, 1])
+def test_gda_is_the_papers_formula(n_shots, hard, alpha):
+    rows = np.concatenate([np.arange(4 * c, 4 * c + n_shots) for c in range(6)])
     X, codes, text = (np.asarray(a, dtype=float) for a in support(hard))
-    codes = codes.astype(int)
+    X, codes = X[rows], codes[rows].astype(int)
     n, d = X.shape
     means = np.stack([X[codes == c].mean(axis=0) for c in range(6)])
-    covariance = np.cov((X - means[codes]).T)
+    # With one sample a class there is no scatter but that about the grand mean.
+    covariance = np.cov((X - (means[codes] if n_shots > 1 else X.mean(axis=0))).T)
     inverse = d * np.linalg.inv((n - 1) * covariance + np.trace(covariance) * np.eye(d))
     weights = means @ inverse
     logits = hard.X_test @ weights.T - (weights * means).sum(axis=1) / 2
     if np.isfinite(alpha):
         logits = 100 * hard.X_test @ text.T + alpha * logits
-    fitted = GDA(alpha).fit(hard.X_train, hard.y_train, hard.class_embeddings)
+    fitted = GDA(alpha).fit(hard.X_train[rows], hard.y_train[rows], hard.class_embeddings)
     np.testing.assert_allclose(
         fitted.predict_proba(hard.X_test), softmax(logits, axis=1), atol=2e-3
     )
@@ -208,6 +211,23 @@ def test_the_choice_is_made_on_samples_that_were_left_out(peer, n_folds, hard, m
     left_out = [whole - fold for fold in folds]
     assert set.union(*left_out) == whole
     assert sum(map(len, left_out)) == len(whole)
+
+
+def test_class_means_that_stand_for_text_leave_out_what_is_held_out(hard, monkeypatch):
+    seen = []
+
+    def watch(self, X, codes, text):
+        seen.append((X, codes, text))
+        return original(self, X, codes, text)
+
+    original = GDA._train
+    monkeypatch.setattr(GDA, "_train", watch)
+    GDA().fit(hard.X_train, hard.y_train)
+    assert len(seen) == 5
+    for X, codes, text in seen:
+        means = np.stack([X[codes == c].mean(axis=0) for c in range(6)])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        np.testing.assert_allclose(text, means, atol=1e-6)
 
 
 def test_settings_that_are_given_are_kept(hard):

@@ -161,6 +161,26 @@ def test_fits_differ_by_method_and_name_of_the_set(sets, tmp_path):
     assert [row["set"] for row in both] == ["one"] * 3 + ["copy"] * 3
 
 
+def test_one_method_under_two_names_has_two_rows(sets, tmp_path):
+    methods = {"one": ZeroShot(), "two": ZeroShot()}
+    rows = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
+    assert [row["method"] for row in rows] == ["one", "two"]
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
+    assert rows[0]["key"] != rows[1]["key"]
+
+
+class Slow(ZeroShot):
+    def fit(self, *args, **kwargs):
+        time.sleep(0.2)
+        return super().fit(*args, **kwargs)
+
+
+def test_a_fit_and_a_prediction_are_timed_apart(sets, tmp_path):
+    methods = {"slow": Slow()}
+    (row,) = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
+    assert row["fit_seconds"] >= 0.2 > row["predict_seconds"] > 0
+
+
 class FewClasses(DummyClassifier):
     """Knows the classes of its samples alone, as scikit-learn's classifiers do."""
 

@@ -31,3 +31,30 @@ def test_the_aligner_takes_that_size():
         for size in ("auto", 40, 32)
     ]
     assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"noise": 0.2},
+        {"max_iter": 2},
+        {"batch_size": 7},
+        {"learning_rate_init": 2e-3},
+        {"weight_decay": 0.02},
+        {"random_state": 1},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_every_setting_of_the_training_changes_the_weights(setting):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 4)), np.arange(40) % 2
+    params = {"n_steps": 5, "logit_scale": 30, "max_iter": 3, "n_blocks": 1, "random_state": 0}
+
+    def weights(**changes):
+        model = FlowMatchingAligner(velocity_field="mlp", **params | changes).fit(X, y)
+        return np.concatenate(
+            [w.cpu().ravel() for w in model.velocity_field_.state_dict().values()]
+        )
+
+    np.testing.assert_array_equal(weights(), weights())
+    assert not np.array_equal(weights(), weights(**setting))

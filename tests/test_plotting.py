@@ -98,6 +98,19 @@ def test_a_legend_has_twelve_classes_at_most(n_classes, legend):
     assert (display.ax_.get_legend() is not None) == legend
 
 
+def test_three_classes_span_a_plane_of_their_own():
+    """Whatever the samples do, the class embeddings are as far apart in it as they are."""
+    rng = np.random.default_rng(0)
+    targets, states = rng.normal(size=(3, 6)), 9 * rng.normal(size=(2, 20, 6))
+    codes = np.arange(20) % 3
+    display = TrajectoryDisplay.from_predictions(states, codes, targets, range(3))
+    for k in range(3):
+        np.testing.assert_allclose(
+            np.linalg.norm(display.targets - display.targets[k], axis=1),
+            np.linalg.norm(targets - targets[k], axis=1),
+        )
+
+
 def test_trajectories_to_two_classes():
     """Two class embeddings span no plane of their own."""
     rng = np.random.default_rng(0)

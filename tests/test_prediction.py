@@ -5,8 +5,9 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from flowalign import FlowMatchingAligner, blocks, sphere
+from flowalign import ClassEmbeddings, FlowMatchingAligner, blocks, sphere
 from flowalign.datasets import make_cross_modal
+from flowalign.ode import SOLVERS
 
 
 @pytest.fixture
@@ -177,6 +178,25 @@ def test_scores_agree_with_one_another(model, X):
     np.testing.assert_array_equal(model.predict(X), model.classes_[scores.argmax(axis=1)])
 
 
+def test_length_is_no_similarity(data, velocity_field):
+    """Without normalisation too the scores are cosines, and the best of them is the prediction."""
+    lengths = np.array([1.0, 5, 1, 1, 0.2, 1])
+    E = {
+        k: v * s for (k, v), s in zip(data.class_embeddings.to_dict().items(), lengths, strict=True)
+    }
+    model = FlowMatchingAligner(
+        velocity_field=velocity_field, normalize=False, joint=True, max_iter=5, n_blocks=1,
+        random_state=0, n_steps=2, logit_scale=7,
+    )  # fmt: skip
+    model.fit(data.X_train, data.y_train, E)
+    np.testing.assert_allclose(np.linalg.norm(model.class_embeddings_, axis=1), lengths, rtol=1e-5)
+    expected = cosine_similarity(model.transform(data.X_test), model.class_embeddings_)
+    np.testing.assert_allclose(model.decision_function(data.X_test), 7 * expected, atol=1e-4)
+    np.testing.assert_array_equal(
+        model.predict(data.X_test), model.classes_[expected.argmax(axis=1)]
+    )
+
+
 def test_temperature_changes_probabilities_only(model, X):
     before, sharp = model.predict(X), model.predict_proba(X)
     model.set_params(logit_scale=1.0)
@@ -241,3 +261,32 @@ def test_the_memory_of_a_prediction_does_not_grow_with_its_rows(
     np.testing.assert_array_equal(
         fitted.predict(mapped[:300]), fitted.predict(np.array(rows[:300]))
     )
+
+
+def test_many_classes_make_blocks_small(small, monkeypatch):
+    """Scores, and the classes of the closed form, are wider than narrow features."""
+    rng = np.random.default_rng(0)
+    E = rng.normal(size=(300, 4))
+    model = small(max_iter=1).fit(E, np.arange(300), ClassEmbeddings(range(300), E))
+    monkeypatch.setattr(prediction, "BLOCK_BYTES", 16 * 8 * 300)
+    sizes = []
+    unit_rows = spaces.unit_rows
+
+    def watched(X, *args, **kwargs):
+        sizes.append(len(X))
+        return unit_rows(X, *args, **kwargs)
+
+    monkeypatch.setattr(spaces, "unit_rows", watched)
+    model.predict(rng.normal(size=(50, 4)))
+    assert sizes == [16, 16, 16, 2]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_follows_the_closed_form_to_its_end(solver, data):
+    """Where the velocity has no bound: the samples come where many small steps bring them."""
+    model = FlowMatchingAligner(n_steps=400, step_size=1 / 400, logit_scale=30)
+    model.fit(data.X_train, data.y_train, data.class_embeddings)
+    X = data.X_test.astype(np.float64)
+    expected = model.transform(X)
+    model.set_params(n_steps=10, step_size=0.1, solver=solver)
+    assert np.linalg.norm(model.transform(X) - expected, axis=1).mean() < 0.1
