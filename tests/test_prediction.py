@@ -268,15 +268,15 @@ def test_many_classes_make_blocks_small(small, monkeypatch):
     rng = np.random.default_rng(0)
     E = rng.normal(size=(300, 4))
     model = small(max_iter=1).fit(E, np.arange(300), ClassEmbeddings(range(300), E))
-    monkeypatch.setattr(prediction, "BLOCK_BYTES", 16 * 8 * 300)
+    monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 16 * 8 * 300)
     sizes = []
-    unit_rows = spaces.unit_rows
+    unit_rows = sphere.unit_rows
 
     def watched(X, *args, **kwargs):
         sizes.append(len(X))
         return unit_rows(X, *args, **kwargs)
 
-    monkeypatch.setattr(spaces, "unit_rows", watched)
+    monkeypatch.setattr(sphere, "unit_rows", watched)
     model.predict(rng.normal(size=(50, 4)))
     assert sizes == [16, 16, 16, 2]
 
