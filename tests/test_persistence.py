@@ -111,12 +111,14 @@ def test_feature_names_priors_and_parameters_of_numpy(data, tmp_path):
     model = FlowMatchingAligner(
         data.class_embeddings.to_dict(), class_prior=prior, noise=np.float64(0.5),
         n_steps=np.int64(3), random_state=np.int32(4), memory=str(tmp_path / "cache"),
+        device=torch.device("cpu"),
     ).fit(frame, data.y_train)  # fmt: skip
     loaded = round_trip(model, tmp_path)
     assert loaded.feature_names_in_.tolist() == list(frame)
     assert loaded.memory is None
     assert loaded.get_params()["noise"] == 0.5
     assert type(loaded.n_steps) is int
+    assert loaded.device == "cpu"
     equal(loaded.class_embeddings, data.class_embeddings)
     np.testing.assert_array_equal(loaded.class_prior, list(prior.values()))
     X = frame.iloc[:5]
