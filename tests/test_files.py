@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feature_files import write_feature_set
 
+from flowalign.benchmark import METHODS, run
+from flowalign.benchmark.runner import ROWS
+from flowalign.datasets import make_cross_modal
 from flowalign.files import check_is_file, expanded, written_whole
 
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")
@@ -144,3 +148,13 @@ def test_long_names(tmp_path):
     for name in ("n" * 250, "ü" * 120):  # a file system allows 255 bytes
         replace(tmp_path / name)
         assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_the_benchmark_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_feature_set(tmp_path / "set.npz", make_cross_modal(3, n_train=2, n_test=2))
+    zero_shot = {"zero-shot": METHODS["zero-shot"]}
+    rows = run(["~/set.npz"], "~/out", methods=zero_shot, shots=[1], n_seeds=1, n_jobs=1, verbose=0)
+    assert [row["method"] for row in rows] == ["zero-shot"]
+    assert (tmp_path / "out" / ROWS).exists()

@@ -153,6 +153,44 @@ def test_headers_with_missing_or_unknown_keys(model_file):
             refused(model_file, "unknown keys|field.config is|parts of the model")
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (("params", "random_state"), [-1, 2**32, 1.0, True]),
+        (("params", "step_size"), [0.0, 1.5]),
+        (("fitted", "stop"), [-0.1, 1.1]),
+        (("fitted", "n_iter"), [0, 2]),
+        (("field", "config", "tail"), [0.0, -1.0]),
+        (("field", "config", "noise_std"), [-0.1, 1e30]),
+        (("field", "config", "text_weight"), [-0.1, 1e30]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
+)
+def test_numbers_that_no_aligner_has(place, wrong, tmp_path, data):
+    path = tmp_path / "model"
+    flowalign.save(FlowMatchingAligner().fit(data.X_train, data.y_train), path)
+    header, arrays, _ = read(path)
+    for value in wrong:
+        path.write_bytes(pack(changed(header, place, lambda _, value=value: value), arrays))
+        refused(path, "no aligner that can be restored")
+
+
+def test_labels_out_of_order(model_file, data, tmp_path):
+    """Columns and codes follow sorted labels: others would be given to the wrong rows."""
+    header, arrays, _ = read(model_file)
+    first, second, *rest = header["labels"]["strings"]
+    for wrong in ([second, first, *rest], [*rest, first, second], [first, first, *rest]):
+        header["labels"]["strings"] = wrong
+        model_file.write_bytes(pack(header, arrays))
+        refused(model_file, "labels are not sorted, or not distinct")
+    codes = np.searchsorted(data.class_names, data.y_train)
+    flowalign.save(FlowMatchingAligner().fit(data.X_train, codes), tmp_path / "numbers")
+    header, arrays, _ = read(tmp_path / "numbers")
+    for labels in ([0, 2, 1, 3, 4, 5], [0, 1, 1, 3, 4, 5]):
+        model_file.write_bytes(pack(header, arrays | {"labels": np.array(labels)}))
+        refused(model_file, "labels are not sorted, or not distinct")
+
+
 def test_a_parameter_that_is_not_there_has_its_default(model_file):
     """Files stay readable when a later minor version adds a parameter."""
     header, arrays, _ = read(model_file)

@@ -112,18 +112,61 @@ def test_feature_names_priors_and_parameters_of_numpy(data, tmp_path):
     model = FlowMatchingAligner(
         data.class_embeddings.to_dict(), class_prior=prior, noise=np.float64(0.5),
         n_steps=np.int64(3), random_state=np.int32(4), memory=str(tmp_path / "cache"),
+        device=torch.device("cpu"),
     ).fit(frame, data.y_train)  # fmt: skip
     loaded = round_trip(model, tmp_path)
     assert loaded.feature_names_in_.tolist() == list(frame)
     assert loaded.memory is None
     assert loaded.get_params()["noise"] == 0.5
     assert type(loaded.n_steps) is int
+    assert loaded.device == "cpu"
     equal(loaded.class_embeddings, data.class_embeddings)
     np.testing.assert_array_equal(loaded.class_prior, list(prior.values()))
     X = frame.iloc[:5]
     equal(loaded.predict_proba(X), model.predict_proba(X))
     loaded.fit(frame, data.y_train)
     equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+SETTINGS = [
+    {"step_size": 0.3},
+    {"n_steps": 2},
+    {"n_steps": 2, "logit_scale": 7.0},
+    {"step_size": 0.05, "n_steps": "auto"},
+    {"solver": "midpoint"},
+]
+
+
+@pytest.mark.parametrize("before", [*SETTINGS, {"normalize": False}], ids=str)
+def test_parameters_set_before_and_after(before, data, tmp_path):
+    """What fit settled is kept beside parameters that were changed since; both go on alike."""
+    X = 3 * data.X_test  # whether rows are normalised is seen
+    model = FlowMatchingAligner().fit(data.X_train, data.y_train, data.class_embeddings)
+    chosen = model.stop_time_
+    model.set_params(**before)
+    loaded = round_trip(model, tmp_path)
+    the_same(model, loaded, X)
+    for after in SETTINGS:
+        model.set_params(**after)
+        loaded.set_params(**after)
+        assert loaded.stop_time_ == model.stop_time_
+        the_same(model, loaded, X)
+    assert loaded.set_params(n_steps="auto", step_size=0.1).stop_time_ == chosen
+
+
+def test_features_that_are_not_normalised(data, tmp_path):
+    model = FlowMatchingAligner(normalize=False).fit(data.X_train, data.y_train)
+    loaded = round_trip(model.set_params(normalize=True), tmp_path)
+    the_same(model, loaded, 3 * data.X_test)
+
+
+def test_a_stop_that_was_not_chosen(data, tmp_path):
+    model = FlowMatchingAligner(n_steps=2, logit_scale=30.0).fit(data.X_train, data.y_train)
+    loaded = round_trip(model, tmp_path)
+    with pytest.raises(NotFittedError, match="no stop was chosen"):
+        loaded.set_params(n_steps="auto").predict(data.X_test)
+    with pytest.raises(NotFittedError, match="nothing was calibrated"):
+        loaded.set_params(n_steps=2, logit_scale="auto").predict_proba(data.X_test)
 
 
 def test_the_path_is_used_as_given(fitted, tmp_path, monkeypatch):
