@@ -13,6 +13,21 @@ from flowalign import FlowMatchingAligner, save
 from flowalign.datasets import make_cross_modal
 
 
+# What pytest -m core runs: files about the mathematics, which need no estimator and no files.
+CORE = {
+    "calibration", "closed_form", "coupling", "evidence", "fields_gaussian", "fields_mlp",
+    "gaussian_invariances", "gaussian_model", "held_out", "kinds", "leave_one_out",
+    "means_and_covariance", "ode", "path", "spaces", "sphere", "spreads", "statistics", "stopping",
+    "training",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in CORE:
+            item.add_marker("core")
+
+
 @pytest.fixture(scope="session")
 def data():
     """Six classes, four samples each, in a joint space of 32 dimensions."""
