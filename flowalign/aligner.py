@@ -307,9 +307,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         E = None
         if given is not None:
             table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
-            classes = table.classes
-            # An empty list has the dtype of no label.
-            codes = np.searchsorted(classes, y if len(y) else classes[:0])
+            classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
         validation_set = self._check_validation_data(X_val, y_val, given_X, X, classes)
         coupling = Coupling.by_class(X, codes, E, self.joint)
