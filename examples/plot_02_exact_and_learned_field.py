@@ -17,9 +17,11 @@ import torch
 from matplotlib.collections import LineCollection
 
 from flowalign import ode, path
-from flowalign.closed_form import fit_gaussian_field
-from flowalign.fields import GaussianField, MLPField
-from flowalign.training import train
+from flowalign.coupling import Coupling
+from flowalign.gaussian import GaussianField
+from flowalign.gaussian.fit import fit_gaussian
+from flowalign.network import MLPField
+from flowalign.network.training import train
 
 # %%
 # The model
@@ -74,11 +76,9 @@ def network(support, max_iter):
 def closed_form(support):
     """Estimate the Gaussian model of a support set."""
     codes, x0 = support
-    field, _ = fit_gaussian_field(
-        x0.double(), targets.double(), codes, embeddings=None, joint=False,
-        log_prior=uniform.double(), noise=noise_std / path.rms(x0),
-    )  # fmt: skip
-    return field
+    coupling = Coupling(x0.numpy(), codes.numpy(), None, targets.numpy(), True, None)
+    noise = noise_std / path.rms(x0)
+    return fit_gaussian(coupling, prior=np.full(3, 1 / 3), noise=noise, device="cpu").field
 
 
 fields = {

@@ -1,5 +1,6 @@
 """Few-shot classification by carrying frozen features to the embeddings of their class names."""
 
+import flowalign.forked  # noqa: F401  # has forked children use one thread
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.persistence import SavedAligner, load, save

@@ -1,4 +1,4 @@
-"""The estimator: labels, arrays and devices. The mathematics is in the modules it calls."""
+"""The estimator: its parameters and its fit. The mathematics is in the modules that it calls."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_X_y, validate_data
+from sklearn.utils.validation import validate_data
 
 from flowalign import inputs, parameters
-from flowalign.class_embeddings import as_class_embeddings, class_vectors
 from flowalign.coupling import Coupling
+from flowalign.embedding_forms import classes_of
 from flowalign.fields import kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
@@ -20,30 +19,27 @@ from flowalign.read_out import FlowClassifier
 from flowalign.stopping import choose_stop, score_steps
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 
 class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
-    Flow Matching Alignment [1]_: a velocity field is fitted by flow matching to paths that lead
-    from every support feature to the embedding of its own class, by default in closed form. New
-    features follow the field for ``n_steps`` steps of a solver, and the class embedding with the
-    largest cosine similarity to where they arrive is the prediction. Zero steps are zero-shot
-    classification, all steps the whole flow; stopping early blends the two.
+    Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from every support
+    feature to the embedding of its own class. New features follow the field for ``n_steps`` steps
+    of a solver, and the class embedding with the largest cosine similarity to where they arrive is
+    the prediction. Zero steps are zero-shot classification; stopping early blends it with the
+    whole flow.
 
     Parameters
     ----------
     class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-        Embeddings of the class names, in the same forms as the argument of :meth:`fit`, which
-        wins; rows of an array follow ``np.unique(y)``. Given here they are safe under
-        cross-validation. None takes the class means of X.
+        Embeddings of the class names, in the forms of the argument of :meth:`fit`, which wins.
+        Given here they are safe under cross-validation. None takes the class means of X.
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
-        "gaussian" is the exact field of a Gaussian model of the support set, in closed form:
-        :class:`flowalign.gaussian.GaussianField`. In a joint space text and samples are weighed in
-        ``fit`` by leaving samples out. "mlp" is the paper's, a residual network modulated by time,
-        which is trained: :class:`flowalign.network.MLPField`. It takes hundreds of times as long
-        and is mostly less accurate, but assumes nothing.
+        "gaussian" is the exact field of a Gaussian model of the classes, in closed form. "mlp" is
+        the paper's, a residual network modulated by time, which is trained: it takes hundreds of
+        times as long and is mostly less accurate, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -52,26 +48,22 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
         coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
-        Centre features whose common part is many times their spread, or set it to 0: relative to
-        all of a feature, noise would be wider than their classes.
+        If features share a large offset, centre them or set ``noise=0``; otherwise the noise is
+        wider than the classes.
     n_steps : "auto" or int, default="auto"
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
-        at time 0.5 unless samples that were held out in ``fit`` clearly speak for another step, see
-        Notes. Read when predicting, so that ``set_params(n_steps=...)`` acts without a new fit; but
-        "auto" after a fit with a number needs one.
+        at time 0.5 unless held-out samples clearly speak for another step. Read when predicting:
+        ``set_params(n_steps=...)`` acts without a new fit, but "auto" after a number needs one.
     step_size : float, default=0.1
-        Length of a step; the flow ends at time 1, so ``n_steps * step_size`` is at most 1. Read
-        when predicting.
+        Length of a step; ``n_steps * step_size`` is at most 1. Read when predicting.
     solver : str, default="euler"
-        One of torchdiffeq's methods. With "euler", "midpoint", "heun2", "heun3", "rk4",
-        "explicit_adams", "implicit_adams", "fixed_adams" a step is a step; "dopri5", "dopri8",
-        "bosh3", "fehlberg2" and "adaptive_heun" choose their own steps up to the stop time. Read
-        when predicting.
+        One of torchdiffeq's methods, :data:`flowalign.ode.SOLVERS`: of a fixed grid, such as
+        "midpoint" or "rk4", or adaptive, such as "dopri5", which chooses its own steps up to the
+        stop time. Read when predicting.
     class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
         Prior probabilities of the classes, for "gaussian" only. "empirical" takes the frequencies
-        in y, one added to each count, so that classes without samples stay possible. Given ones
-        are positive and sum to 1; those of a dict or a Series go by label, those of an array
-        follow `classes_`.
+        in y, one added to each count. Given ones are positive and sum to 1; those of a dict or a
+        Series go by label, those of an array follow `classes_`.
     n_blocks : int, default=3
         Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
@@ -85,19 +77,16 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     weight_decay : float, default=0.01
         Of AdamW.
     normalize : bool, default=True
-        Whether rows of X and class embeddings are scaled to length 1 on entry, as in CLIP. Settled
-        by ``fit``.
+        Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Settled by fit.
     logit_scale : "auto" or float, default="auto"
-        Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`. Does not change
-        :meth:`predict`. "auto" is the one under which samples held out in ``fit`` are most likely,
-        at each step its own. CLIP's is 100, which is overconfident, late in the flow grossly so.
-        Read when predicting, as `n_steps` is.
+        Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`; it does not
+        change :meth:`predict`. "auto" is the one under which held-out samples are most likely, at
+        each step its own. CLIP's 100 is overconfident. Read when predicting, as `n_steps` is.
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
-        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. (A network
-        is trained three times in a fit, see Notes; numbers for both `n_steps` and `logit_scale`
-        spare two.) Needs an integer as `random_state`; with anything else nothing is cached. Clear
-        the cache when you upgrade flowalign.
+        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. "mlp"
+        needs an integer as `random_state`; with anything else its fits are not cached. Clear the
+        cache when you upgrade flowalign.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
@@ -117,7 +106,6 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         How they were mapped if not.
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
-        Without samples an untrained network, which moves nothing.
     gaussian_model_ : flowalign.gaussian.GaussianModel or None
         What is believed of each class, for "gaussian" with samples.
     loss_curve_ : list of float
@@ -125,19 +113,15 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     n_iter_ : int
         Epochs run; 1 for a field in closed form.
     n_steps_, stop_time_ : int, float
-        Steps that `predict` takes now, and the time at which they end. A chosen stop is a time:
-        with another `step_size` it is the nearest step.
+        Steps that `predict` takes now, and the time at which they end, the nearest to a chosen one.
     logit_scale_ : float
         Inverse temperature in use.
     stop_scores_ : dict of ndarray, or None
-        What the held-out samples say of each step, fit for a DataFrame: ``n_steps``, ``stop_time``,
-        ``accuracy``; ``n_better`` and ``n_worse``, how many samples only this step and only the
-        default step gets right; ``log_loss`` at ``logit_scale``, the best inverse temperature. At
-        most eleven steps, spread evenly. None if nothing was held out.
+        What the held-out samples say of each step, fit for a DataFrame, as from
+        :func:`flowalign.stopping.score_steps`. None if nothing was held out.
     stop_source_ : str or None
-        Who was held out: "validation data", "leave-one-out" (closed form) or "cross-fitting"
-        (network); "held-out classes" or "nothing" where every class has one sample; "no samples"
-        where there are none; None if neither `n_steps` nor `logit_scale` was "auto".
+        Who was held out, out of :data:`flowalign.held_out.SOURCES`; None if neither `n_steps` nor
+        `logit_scale` was "auto".
     n_features_in_ : int
         Width d of the features.
     feature_names_in_ : ndarray of shape (d,)
@@ -145,47 +129,28 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     device_ : str
         Device of the field.
 
-    See Also
-    --------
-    ClassEmbeddings : Pairs labels with embeddings.
-
     Notes
     -----
     The paper's own recipe is ``FlowMatchingAligner(velocity_field="mlp", n_blocks=12,
     hidden_dim=X.shape[1], max_iter=200, batch_size=32, learning_rate_init=2e-4, weight_decay=0.01,
-    noise=0)``. The defaults of the network are leaner. ``docs/theory.rst`` derives the closed form.
+    noise=0)``; the defaults of the network are leaner. ``docs/theory.rst`` derives the closed form.
 
-    The closed form is estimated in float64, the network trained in float32. Prediction runs in the
-    dtype of X, float32 or float64, on the CPU and in float32 on other devices; 16-bit features
-    become float32. With the fixed-grid solvers the result of a row does not depend on the rows
-    beside it; adaptive ones choose their steps for a block of rows together, and agree up to their
-    tolerance.
+    Prediction runs in the dtype of X, float32 or float64, on the CPU and in float32 on other
+    devices; 16-bit features become float32. With the fixed-grid solvers the result of a row does
+    not depend on the rows beside it; with adaptive ones up to their tolerance.
 
-    Without class embeddings, or where they are not in the space of the features, the closed form is
-    the exact minimiser of the flow matching loss under its model. In a joint space zero-shot
-    classification is added to the evidence, and the field is a design.
-
-    **The stop and the temperature** are chosen on samples that the field has not seen: validation
-    data if given; otherwise, in closed form, each support sample by a field fitted without it, and
-    with a network two of four folds, each by one trained on the other three: two more trainings,
-    unless both are numbers. Another step than that at time 0.5 must be right for more samples by
-    two standard errors, which few samples rarely say: neighbouring steps differ little, and the
-    best of them would be a random one. If every class has one sample, none can be held out beside
-    another of its class; then the closed form stops at 0.5 and the network at 0.2, with the
-    temperature of classes held out as a whole or, if there is no text to predict those, an inverse
-    temperature of 30.
-    Neither choice depends on the order of the rows or on the names of the classes. Copies of a
-    sample are held out with it; several views of one picture are not recognised, so give validation
-    data where there are any. Of more than some thousand samples an even share is held out.
+    **The stop and the temperature** are chosen on held-out samples: validation data if given;
+    otherwise the closed form leaves out one at a time, and a network is trained twice more, each
+    time without a quarter, unless both are numbers. The stop stays at 0.5 unless another is right
+    for more samples by two standard errors; few samples rarely show that. The page "Choose the
+    stop" of the guide says what happens with one sample a class, with copies and with very many.
 
     **Without samples**, ``fit(np.empty((0, d)), [], class_embeddings)``, the aligner is a zero-shot
-    classifier: class embeddings and features must share a space, nothing moves, and each row gets
-    the class of the most similar embedding, after any number of steps. The inverse temperature
-    "auto" is then 100, at which CLIP was trained; nothing says that it suits another encoder,
-    unless validation data are given to choose it on.
+    classifier, in a joint space: nothing moves, and each row gets the class of the most similar
+    embedding. The inverse temperature "auto" is then 100, at which CLIP was trained.
 
-    There is no ``sample_weight``: training in random batches cannot be exactly equivalent to
-    repeating samples, which is what scikit-learn means by a weight. Repeat rows instead.
+    There is no ``sample_weight``, since training in random batches is not exactly equivalent to
+    repeating samples. Repeat rows instead.
 
     References
     ----------
@@ -198,7 +163,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     >>> from flowalign.datasets import few_shot, make_cross_modal
     >>> data = make_cross_modal(random_state=0)
     >>> X, y = few_shot(data.X_train, data.y_train, n_shots=4, random_state=0)
-    >>> aligner = FlowMatchingAligner(random_state=0).fit(X, y, data.class_embeddings)
+    >>> aligner = FlowMatchingAligner().fit(X, y, data.class_embeddings)
     >>> aligner.predict(data.X_test).shape == data.y_test.shape
     True
     """
@@ -265,20 +230,16 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         ----------
         X : array-like of shape (n, d)
             Frozen features: an array, tensor, frame or list, or a column whose cells are the rows.
-            Without rows, n = 0, the class embeddings must have labels and be in the space of X;
-            see Notes of the class.
         y : array-like of shape (n,)
             Labels, none missing.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
             Embeddings of the class names: a table, ``{label: vector}``, a frame indexed by label,
-            or an array whose rows follow ``np.unique(y)`` -- which sorts strings as strings, so
-            that '10' comes before '2'. Labels without samples are classes too. None falls back on
-            the constructor parameter, then on the class means of X.
+            or an array whose rows follow ``np.unique(y)``, where the string '10' is before '2'.
+            Labels without samples are classes too. None is the constructor parameter.
         X_val : array-like of shape (m, d) or None
             Validation features, for `n_steps` and `logit_scale` where these are "auto"; the field
-            is fitted without them. In a pipeline, earlier steps transform them if it is told so:
-            ``Pipeline(steps, transform_input=["X_val"])``; without that they arrive as they are,
-            which goes unnoticed unless the width changes. Cross-validation cuts them along with X
+            is fitted without them. In a pipeline, earlier steps transform them only if told to:
+            ``Pipeline(steps, transform_input=["X_val"])``. Cross-validation cuts them along with X
             if they are as long.
         y_val : array-like of shape (m,) or None
             Their labels, out of those of the class embeddings.
@@ -293,23 +254,27 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         ValueError, TypeError
             For parameters out of range, features that are not finite or have no direction, labels
             that are missing or without embedding, no samples where some are needed, an array of
-            class embeddings as long as X (cross-validation cuts such arguments: use
-            `ClassEmbeddings` or the constructor), validation data that do not match, a device that
-            is not there, or training that diverges.
+            class embeddings as long as X (which cross-validation would cut), validation data that
+            do not match, a device that is not there, or training that diverges.
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
         given = self.class_embeddings if class_embeddings is None else class_embeddings
         given_X = X
-        X, y = self._check_X_y(X, y, samples_needed=given is None)
+        X, y, zeros_allowed = inputs.check_support_data(
+            X, y, samples_needed=given is None, estimator=self
+        )
         names_and_width = inputs.named(given_X, X[:1])
-        classes, codes = np.unique(y, return_inverse=True)
-        E = None
-        if given is not None:
-            table = as_class_embeddings(given, y, fit_argument=class_embeddings is not None)
-            classes, codes = table.classes, np.searchsorted(table.classes, y)
-            E = class_vectors(table, normalize=self.normalize)
-        validation_set = self._check_validation_data(X_val, y_val, given_X, X, classes)
+        X = self._normalized(X, self.normalize, zeros_allowed)
+        in_fit = class_embeddings is not None
+        classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=self.normalize)
+        validation_set = None
+        if X_val is not None or y_val is not None:
+            rows, labels, zeros_allowed = inputs.check_validation_data(
+                X_val, y_val, given_X, X, classes
+            )
+            rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
+            validation_set = rows, np.searchsorted(classes, labels)
         coupling = Coupling.by_class(X, codes, E, self.joint)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
@@ -343,38 +308,3 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self._stop = stop
         self._normalize = bool(self.normalize)
         return self
-
-    def _check_X_y(
-        self, X: Any, y: Any, *, samples_needed: bool
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Bring support data into the form of arrays; features normalised if asked for."""
-        X = inputs.as_numpy(X, "X")
-        y = None if y is None else inputs.present_labels(y, "y")
-        if np.shape(X) == (0,):
-            raise ValueError("X has 0 sample(s) and no width; give an array of shape (0, d).")
-        features, labels = check_X_y(
-            X, y, dtype=inputs.float_dtypes(X), ensure_min_samples=0, estimator=self
-        )
-        if len(labels):
-            inputs.label_values(labels, "y")
-            # On the classes alone, thrice: of few samples it would warn that they are too many.
-            check_classification_targets(np.repeat(np.unique(labels), 3))
-        elif samples_needed:
-            raise ValueError(
-                f"X has 0 sample(s) (shape={features.shape}), and there are no class_embeddings. "
-                "Give samples, or class_embeddings in the space of X for zero-shot classification."
-            )
-        zeros_allowed = inputs.holds_integers(X)
-        return self._normalized(features, self.normalize, zeros_allowed), labels
-
-    def _check_validation_data(
-        self, X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Features and classes (as codes) of validation data, in the form of the support data."""
-        if X_val is None and y_val is None:
-            return None
-        rows, labels, zeros_allowed = inputs.check_validation_data(
-            X_val, y_val, X, features, classes
-        )
-        rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
-        return rows, np.searchsorted(classes, labels)

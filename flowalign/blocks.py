@@ -23,12 +23,13 @@ MAX_HELD_OUT = 2**12  # samples
 MAX_HELD_OUT_ENTRIES = 2**21  # of an array of held-out samples by classes or by features
 
 
-def slices(n: int, rows: int = ROWS) -> Iterator[slice]:
-    """Cut n rows into blocks.
+def slices(n: int, rows: int | None = None) -> Iterator[slice]:
+    """Cut n rows into blocks, of :data:`ROWS` unless another number is given.
 
     >>> list(slices(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
+    rows = rows or ROWS
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 

@@ -71,7 +71,8 @@ class ClassEmbeddings:
         if len(label_array) != len(vector_array):
             raise ValueError(
                 f"labels and vectors must pair up, got {len(label_array)} labels and "
-                f"{len(vector_array)} rows in vectors.{_columns(vector_array, len(label_array))}"
+                f"{len(vector_array)} rows in vectors."
+                + columns_instead(vector_array, len(label_array))
             )
         order = np.argsort(label_array, kind="stable")
         self._set(label_array[order], vector_array[order])
@@ -133,16 +134,22 @@ class ClassEmbeddings:
         """Give the same vectors the integer codes of a fitted ``LabelEncoder``.
 
         Stacking, voting, bagging and ``cross_val_predict(method="predict_proba")`` hand their
-        estimators such codes instead of labels.
+        estimators such codes instead of labels. Give them the codes of y, too,
+        ``label_encoder.transform(y)``: then it does not matter which call does so.
 
         Parameters
         ----------
         label_encoder : sklearn.preprocessing.LabelEncoder
-            Fitted on labels of this table.
+            Fitted on all labels of this table; :meth:`subset` leaves those that y has.
 
         Returns
         -------
         ClassEmbeddings
+
+        Raises
+        ------
+        ValueError
+            If the encoder lacks a label of this table.
 
         Examples
         --------
@@ -164,14 +171,28 @@ class ClassEmbeddings:
     def subset(self, labels: Iterable[Any]) -> ClassEmbeddings:
         """Keep the given labels only.
 
+        Scorers and meta-estimators of scikit-learn know the labels of y alone and cannot follow a
+        table with more: ``subset(y)`` leaves the ones that y has.
+
         Parameters
         ----------
         labels : iterable
-            Labels of this table, in any order.
+            Labels of this table, in any order, as often as you like.
 
         Returns
         -------
         ClassEmbeddings
+
+        Raises
+        ------
+        ValueError
+            If the table lacks one of them.
+
+        Examples
+        --------
+        >>> table = ClassEmbeddings(["dog", "cat", "emu"], [[0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
+        >>> table.subset(["cat", "emu", "cat"]).classes
+        array(['cat', 'emu'], dtype='<U3')
         """
         wanted = set(label_values(list(labels), "labels").tolist())
         missing = wanted - set(self.classes.tolist())
@@ -224,72 +245,7 @@ def class_vectors(table: ClassEmbeddings, *, normalize: bool) -> NDArray[Any]:
     return unit_rows(vectors, "class_embeddings, averaged per label,")
 
 
-def as_class_embeddings(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbeddings:
-    """Make a table out of whatever a user gave and check that it covers the labels in ``y``.
-
-    Parameters
-    ----------
-    value : ClassEmbeddings, dict, DataFrame or array-like of shape (C, e)
-        Rows of an array follow ``np.unique(y)``.
-    y : ndarray of shape (n,)
-        Labels of the support samples.
-    fit_argument : bool
-        Whether `value` came through ``fit``, where cross-validation may have cut it.
-    """
-    if isinstance(value, ClassEmbeddings):
-        table = value
-    elif isinstance(value, Mapping):
-        table = ClassEmbeddings.from_dict(value)
-    elif hasattr(value, "iloc"):  # of pandas, a DataFrame or a Series
-        table = ClassEmbeddings.from_frame(value)
-    else:
-        table = _from_rows(value, y, fit_argument=fit_argument)
-    _check_labels(table, y, getattr(value, "columns", ()))
-    return table
-
-
-def _columns(vectors: NDArray[Any], n: int) -> str:
+def columns_instead(vectors: NDArray[Any], n: int) -> str:
     """Say that vectors without the right number of rows have it in their columns, if so."""
     as_columns = f" It has {n} columns: transpose it if these are the embeddings."
     return as_columns if vectors.shape[1] == n else ""
-
-
-def _from_rows(value: Any, y: NDArray[Any], *, fit_argument: bool) -> ClassEmbeddings:
-    vectors, labels = vector_values(value, "class_embeddings"), np.unique(y)
-    hint = "" if len(vectors) == len(labels) else _columns(vectors, len(labels))
-    if fit_argument and len(vectors) == len(y) and not hint:
-        raise ValueError(
-            f"class_embeddings was given to fit as an array of {len(vectors)} rows, as many as "
-            "there are samples. Cross-validation cuts such fit arguments along with the data, so "
-            "it cannot be told whether the rows are still complete. Either wrap it, "
-            "ClassEmbeddings(labels, vectors), or give it to the constructor, "
-            "FlowMatchingAligner(class_embeddings=...)."
-        )
-    if len(vectors) != len(labels):
-        raise ValueError(
-            f"class_embeddings has {len(vectors)} rows without labels but y has {len(labels)} "
-            f"classes; the rows of an array follow np.unique(y).{hint} For classes without "
-            "samples, and for folds that lack a class, use ClassEmbeddings(labels, vectors)."
-        )
-    return ClassEmbeddings(labels, vectors)
-
-
-def _check_labels(table: ClassEmbeddings, y: NDArray[Any], columns: Iterable[Any]) -> None:
-    known = set(table.classes.tolist())
-    unknown = [label for label in np.unique(y).tolist() if label not in known]
-    if not unknown:
-        return
-    message = (
-        f"y has labels that class_embeddings lacks: {shorten(unknown)}; it has "
-        f"{shorten(table.classes.tolist())}."
-    )
-    if set(unknown) <= set(columns):
-        message += " They are its columns: transpose it, labels belong in the index."
-    elif set(unknown) <= set(range(len(known))):
-        message += (
-            " These look like the integer codes of labels that stacking, voting, bagging, "
-            "cross_val_predict(method='predict_proba') and some settings of CalibratedClassifierCV "
-            "hand on. Give them class_embeddings.relabel(LabelEncoder().fit(labels)), labels as "
-            "they were, in place of class_embeddings."
-        )
-    raise ValueError(message)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowalign import blocks, ode
 from flowalign.coupling import Coupling
-from flowalign.sphere import cosine_similarities
+from flowalign.sphere import contrasts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,10 +55,10 @@ class HeldOut:
     def cosines(
         self, times: Sequence[float], steps: NDArray[np.integer[Any]], solver: str
     ) -> NDArray[np.floating[Any]]:
-        """Read out some of the steps of a solver: cosines to the targets, (len(steps), m, C)."""
+        """Read out some of the steps of a solver: their contrasts, (len(steps), m, C)."""
         states = ode.solve(self.flow, self.x, times, solver)
         targets = self.flow.rotate(self.targets)
-        read = [cosine_similarities(states[step], targets) for step in steps]
+        read = [contrasts(states[step], targets) for step in steps]
         return torch.stack(read).cpu().numpy()
 
 

@@ -6,12 +6,14 @@ not belong. Every message names the argument, what was got and what to do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_array
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_X_y
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -198,6 +200,29 @@ def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
+def check_support_data(
+    X: Any, y: Any, *, samples_needed: bool, estimator: Any
+) -> tuple[NDArray[Any], NDArray[Any], bool]:
+    """Return features and labels as arrays, and whether rows of zeros are allowed."""
+    X = as_numpy(X, "X")
+    y = None if y is None else present_labels(y, "y")
+    if np.shape(X) == (0,):
+        raise ValueError("X has 0 sample(s) and no width; give an array of shape (0, d).")
+    features, labels = check_X_y(
+        X, y, dtype=float_dtypes(X), ensure_min_samples=0, estimator=estimator
+    )
+    if len(labels):
+        label_values(labels, "y")
+        # On the classes alone, thrice: of few samples it would warn that they are too many.
+        check_classification_targets(np.repeat(np.unique(labels), 3))
+    elif samples_needed:
+        raise ValueError(
+            f"X has 0 sample(s) (shape={features.shape}), and there are no class_embeddings. "
+            "Give samples, or class_embeddings in the space of X for zero-shot classification."
+        )
+    return features, labels, holds_integers(X)
+
+
 def check_validation_data(
     X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
@@ -245,3 +270,10 @@ def shorten(values: Iterable[Any], limit: int = 5) -> str:
     items = [repr(v) for v in values]
     rest = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + rest
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Spell a path for a message: quoted, with escapes, if it has what a reader would not see."""
+    name = os.fsdecode(path)
+    plain = name.isprintable() and name == name.strip() != ""
+    return name if plain else repr(name)

@@ -56,8 +56,11 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
             `logit_scale_` times the cosine similarity. For two classes of shape (n,): the value of
             ``classes_[1]`` minus that of ``classes_[0]``.
         """
-        scores = self._at_stop(X, lambda x: self.logit_scale_ * self._cosines(x))
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+        check_is_fitted(self)
+        two = len(self.classes_) == 2
+        cosines = self._contrasts if two else self._cosines
+        scores = self._at_stop(X, lambda x: self.logit_scale_ * cosines(x))
+        return scores[:, 1] - scores[:, 0] if two else scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Softmax of the scaled cosine similarities; calibrated if `logit_scale` is "auto".
@@ -141,10 +144,18 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return calibration.scale_at(time, self.stop_scores_, self.stop_source_)
 
     def _best(self, x: Tensor) -> Tensor:
-        return self._cosines(x).argmax(dim=1)
+        return self._contrasts(x).argmax(dim=1)
 
     def _proba(self, x: Tensor, scale: float) -> Tensor:
-        return (scale * self._cosines(x)).softmax(dim=1)
+        return (scale * self._contrasts(x)).softmax(dim=1)
+
+    def _contrasts(self, x: Tensor) -> Tensor:
+        return sphere.contrasts(x, self._targets(x))
 
     def _cosines(self, x: Tensor) -> Tensor:
-        return sphere.cosine_similarities(x, self._tensor(self.class_embeddings_).to(x.dtype))
+        """Cosines in the order of the contrasts, but for those that rounding makes equal."""
+        mean = sphere.directions(x) @ sphere.directions(self._targets(x)).mean(dim=0)
+        return self._contrasts(x) + mean[:, None]
+
+    def _targets(self, x: Tensor) -> Tensor:
+        return self._tensor(self.class_embeddings_).to(x.dtype)

@@ -51,6 +51,19 @@ def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:
     return directions(x) @ directions(targets).T
 
 
+def contrasts(x: Tensor, targets: Tensor) -> Tensor:
+    """Cosines of states, (n, d), with targets, (C, d), less their mean over the targets: (n, C).
+
+    To a maximum and to a softmax these are the same. Features with much in common have nearly
+    parallel targets, whose cosines agree in all digits of float32: what is common must go first.
+    """
+    units = directions(targets)
+    if units.device.type != "mps":  # which lacks float64
+        # Of length 1 to more digits, since lengths that differ by rounding would count.
+        units = functional.normalize(units.double(), dim=1)
+    return directions(x) @ (units - units.mean(dim=0)).to(x.dtype).T
+
+
 def directions(x: Tensor) -> Tensor:
     """Rows scaled to length 1, (n, d); a row of zeros stays zero."""
     largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)

@@ -16,14 +16,14 @@ CLIP_CONFIG = {
             "layers": 2,
         },
     },
-    "preprocess_cfg": {},
 }
 
 
-def write_clip(folder):
+def write_clip(folder, **preprocessing):
     """A folder that open_clip can load: a configuration of a small ViT, without weights."""
     folder.mkdir()
-    (folder / "open_clip_config.json").write_text(json.dumps(CLIP_CONFIG))
+    config = {**CLIP_CONFIG, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
     return f"local-dir:{folder}"
 
 

@@ -5,8 +5,10 @@ import torch
 from scipy.stats import ortho_group
 
 from flowalign import path
-from flowalign.class_model import Support, estimate_covariance, estimate_means
-from flowalign.fields import GaussianField
+from flowalign.gaussian import GaussianField
+from flowalign.gaussian.covariance import estimate_covariance
+from flowalign.gaussian.means import estimate_means
+from flowalign.gaussian.statistics import ClassStatistics
 
 
 class Model:
@@ -62,8 +64,8 @@ def tensor(array):
     return torch.from_numpy(np.asarray(array, dtype=np.float64))
 
 
-def support_of(X, codes, n_classes):
-    return Support.of(tensor(X), torch.from_numpy(np.asarray(codes)), n_classes)
+def statistics_of(X, codes, n_classes):
+    return ClassStatistics.of(tensor(X), torch.from_numpy(np.asarray(codes)), n_classes)
 
 
 def make(counts, d=6, e=5, seed=0, spread=1.0):
@@ -85,9 +87,9 @@ def refit_without(X, codes, E, i):
 
     Held are the spreads of the means, the ridge, the divisor and the share of single samples.
     """
-    support = Support.of(X, codes, len(E))
-    means = estimate_means(support, E)
-    held = estimate_covariance(support, X, means)
+    statistics = ClassStatistics.of(X, codes, len(E))
+    means, precision = estimate_means(statistics, E)
+    held = estimate_covariance(statistics, means, precision)
     X, codes, E = X.numpy(), codes.numpy(), E.numpy()
     (n, d), C = X.shape, len(E)
     sampled = np.unique(codes)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from flowalign.encoders import CallableEncoder
+
 CALLS = []  # what the functions below were called with
 
 
@@ -23,3 +25,33 @@ def read_numbers(paths):
 def count_letters(texts):
     CALLS.append(list(texts))
     return [[text.count("a"), text.count("b"), len(text), 1] for text in texts]
+
+
+def _same(rows):
+    return rows
+
+
+class ReadingEncoder(CallableEncoder):
+    """An encoder that reads files itself, as those with a model do, and has several views."""
+
+    def __init__(self, function=_same, n_views=1, cache=None, batch_size=64, verbose=0, **methods):
+        self.function = function
+        self.n_views = n_views
+        self.cache = cache
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.methods = methods  # in place of those of the backbone
+        self.name, self.text_function = "reader", None
+
+    def _load(self):
+        backbone = _ReadingBackbone(self.name, self.function, None)
+        vars(backbone).update(self.methods)
+        return backbone
+
+
+class _ReadingBackbone(type(CallableEncoder(_same)._load())):
+    reads_files = True
+
+    def prepare(self, item, numbers, n_views):
+        row = np.array(item.decode().split(), dtype=float)
+        return [row * (1 + number) + number for number in numbers]

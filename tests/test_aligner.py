@@ -159,6 +159,7 @@ def test_grid_search_gives_the_same_by_all_three_routes(shots, request, small):
         assert other.best_score_ == by_constructor.best_score_
 
 
+@pytest.mark.filterwarnings("ignore:y holds exactly the integers")  # where the last ones lack
 def test_columns_are_stable_across_folds_that_lack_a_class(one_shot, small):
     proba = cross_val_predict(
         small(), one_shot.X_train, LabelEncoder().fit_transform(one_shot.y_train), cv=KFold(4),
@@ -310,9 +311,13 @@ def test_a_failed_fit_leaves_the_model_as_it_was(data, small_mlp):
 
 
 def test_loss_curve(data, small_mlp):
-    model = small_mlp(max_iter=30).fit(data.X_train, data.y_train, data.class_embeddings)
-    assert model.n_iter_ == len(model.loss_curve_) == 30
-    assert model.loss_curve_[-1] < model.loss_curve_[0]
+    """It begins with the loss of standing still, since a new field moves nothing, and falls."""
+    model = small_mlp(max_iter=100, noise=0).fit(data.X_train, data.y_train, data.class_embeddings)
+    assert model.n_iter_ == len(model.loss_curve_) == 100
+    own = model.class_embeddings_[np.searchsorted(model.classes_, data.y_train)]
+    still = np.square(own - data.X_train).sum(axis=1).mean()
+    assert model.loss_curve_[0] == pytest.approx(still, rel=1e-4)
+    assert model.loss_curve_[-1] < still / 4
 
 
 def test_the_closed_form_is_not_trained(data):
@@ -333,39 +338,3 @@ def test_cuda_agrees_with_the_cpu(data, small):
         moved.predict_proba(data.X_test), cuda.predict_proba(data.X_test), atol=1e-3
     )
     assert (cpu.predict(data.X_test) == cuda.predict(data.X_test)).mean() > 0.9
-
-
-# ------------------------------------------------------------------ unusual data that must work
-
-
-@pytest.mark.parametrize(
-    "case",
-    ["one class", "one sample", "one per class", "imbalanced", "duplicates", "constant", "1-D"],
-)
-def test_unusual_support_sets(case, small):
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(12, 8)), np.repeat(["a", "b", "c"], 4)
-    X, y = {
-        "one class": (X, np.repeat("a", 12)),
-        "one sample": (X[:1], y[:1]),
-        "one per class": (X[::4], y[::4]),
-        "imbalanced": (X[:9], y[:9]),
-        "duplicates": (np.repeat(X[:3], 4, axis=0), y),
-        "constant": (np.ones((12, 8)), y),
-        "1-D": (X[:, :1], y),
-    }[case]
-    given = {label: rng.normal(size=5) for label in "abc"}
-    for class_embeddings in (None, given):
-        model = small().fit(X, y, class_embeddings)
-        proba = model.predict_proba(X)
-        assert np.isfinite(proba).all()
-        np.testing.assert_allclose(proba.sum(axis=1), 1)
-        assert set(model.predict(X[:1])) <= set("abc")
-
-
-def test_a_thousand_classes(small):
-    rng = np.random.default_rng(0)
-    E = rng.normal(size=(1000, 16))
-    y = np.arange(1000)
-    model = small(E, max_iter=1).fit(np.repeat(E, 2, axis=0), np.repeat(y, 2))
-    assert model.score(E, y) > 0.9

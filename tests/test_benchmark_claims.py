@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from flowalign import fitting
+from flowalign import FlowMatchingAligner
 from flowalign.benchmark import variants
+from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.claims import CLAIMS, page, verdict
 from flowalign.benchmark.variants import measure, random_pairs, shipped, transport_pairs
+from flowalign.network import fit as network_fit
 
 
 def test_random_pairs_keep_the_number_of_each_class():
@@ -54,6 +56,33 @@ def test_every_claim_is_measured(seen):
     assert seen["network, random pairs"] < seen["network, own pairs"] - 0.1
 
 
+def test_a_variant_is_what_its_name_says(seen):
+    data = shipped()[-1]
+    rows = data.draw(4, 0)
+    support = (data.X_train[rows], data.y_train[rows], data.class_embeddings)
+
+    def accuracy(**params):
+        return FlowMatchingAligner(**params).fit(*support).score(data.X_test, data.y_test)
+
+    for name, params in {
+        "zero-shot": {"n_steps": 0},
+        "closed form": {"n_steps": 5},
+        "closed form, whole flow": {"n_steps": 10},
+        "closed form, one step": {"n_steps": 1, "step_size": 0.5},
+        "closed form, no noise": {"n_steps": 5, "noise": 0},
+        "closed form, auto": {},
+    }.items():
+        assert seen[name] == pytest.approx(accuracy(**params), abs=1e-9), name
+    adapter = CLIPAdapter(ratio=0.2).fit(*support)
+    adapted = FlowMatchingAligner().fit(adapter.transform(support[0]), *support[1:])
+    X_test = adapter.transform(data.X_test)
+    assert seen["adapted, auto"] == adapted.score(X_test, data.y_test)
+    adapted.set_params(n_steps=0)
+    assert seen["adapted, zero-shot"] == adapted.score(X_test, data.y_test)
+    # The variants are different things: hardly two of them are right for the same samples.
+    assert len(set(seen.values())) > len(seen) / 2
+
+
 def cells(**gaps):
     names = {name for found in CLAIMS.values() for c in found for name in (c.better, c.worse)}
     base = {name: np.array([0.5, 0.5]) for name in names}
@@ -91,6 +120,37 @@ def test_sets_are_the_units_of_an_interval():
     assert f"+3.0 [{3 - half:+.1f}, {3 + half:+.1f}]\n     - not decided" in section
 
 
+def test_each_number_of_shots_has_its_column():
+    found = cells()
+    for (_, n_shots), accuracies in found.items():
+        accuracies["network, no noise"] = np.array([0.5, 0.5]) - n_shots / 100
+    section = page(found).split("Noise on the path helps")[1].split("Many steps")[0]
+    row = section.split("* - network\n")[1].split("* - closed form")[0]
+    assert row.replace("     - ", "").split("\n")[:5] == [
+        "+1.0", "+4.0", "+16.0", "+7.0 [+7.0, +7.0]", "confirmed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("zero_shot", "easy"), [(0.9, True), (0.89, False)])
+def test_easy_is_right_nine_times_of_ten(zero_shot, easy):
+    text = page(cells(**{"zero-shot": zero_shot, "network": 0.95, "closed form": 0.95}))
+    section = text.split("a fixed stop falls below zero-shot")[1].split("On easy sets")[0]
+    assert ("no such sets" in section) != easy
+
+
+def test_gains_that_fall_with_accuracy_have_a_negative_rank_correlation():
+    found = cells()
+    for k, ((_, n_shots), accuracies) in enumerate(found.items()):
+        accuracies["zero-shot"] = np.array([0.5, 0.5]) + 0.02 * k
+        gain = 0.1 - 0.01 * k if n_shots == 4 else 0.01 * k
+        accuracies["closed form, auto"] = accuracies["zero-shot"] + gain
+        accuracies["network, auto"] = accuracies["zero-shot"] - 0.05
+    text = page(found)
+    assert "by shots: +1.00 at 1, -1.00 at 4, +1.00 at 16." in text
+    first = text.split("network gains\n")[1].split("   * - ")[1]
+    assert first.replace("     - ", "").split() == ["set", "0", "1", "50.0", "+0.0", "-5.0"]
+
+
 def test_own_pairs_are_the_coupling_by_label(monkeypatch):
     data = shipped()[-1]
     rows = data.draw(4, 0)
@@ -101,7 +161,7 @@ def test_own_pairs_are_the_coupling_by_label(monkeypatch):
         seen.append((x0, labels, settings))
         return []
 
-    monkeypatch.setattr(fitting, "train", watch)
+    monkeypatch.setattr(network_fit, "train", watch)
     variants._coupled(data, rows, targets, variants.own_pairs, 0)
     ((x0, labels, settings),) = seen
     assert labels.tolist() == data.y_train[rows].tolist() * 10

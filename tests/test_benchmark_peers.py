@@ -1,5 +1,6 @@
 """Peers follow their formulas, choose on what they may see, and behave as estimators."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -74,11 +75,25 @@ def test_two_classes_in_unequal_spaces_or_without_text(peer, text):
     assert model.score(X, y) > 0.8
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=name)
-def test_one_sample_a_class(peer, one_shot):
+@pytest.mark.parametrize(
+    ("peer", "settings"),
+    [
+        (ZeroShot(), {}),
+        (NearestClassMean(), {}),
+        (LinearProbe(), {"C": 1.0}),
+        (GDA(), {"alpha": 1.0}),
+        (TipAdapter(), {"alpha": 1.0, "beta": 5.5}),
+        (TipAdapterF(), {"alpha": 1.0, "beta": 5.5}),
+        (CLIPAdapter(), {"ratio": 0.2}),
+        (LPPlusPlus(), {"text": 250.0}),
+        (TaskRes(), {"length": 10.0}),
+    ],
+)
+def test_one_sample_a_class(peer, settings, one_shot):
+    """Nothing can be held out, so that the settings are those of the docstrings."""
     model = clone(peer).fit(one_shot.X_train, one_shot.y_train, one_shot.class_embeddings)
     assert model.chosen_on_ == "nothing"
-    assert model.settings_ == peer.usual
+    assert model.settings_ == settings
     assert model.score(one_shot.X_test, one_shot.y_test) > 0.5
 
 
@@ -96,18 +111,21 @@ def test_zero_shot_and_class_means(hard):
 
 
 @pytest.mark.parametrize("alpha", [0.3, np.inf])
-def test_gda_is_the_papers_formula(hard, alpha):
+@pytest.mark.parametrize("n_shots", [4, 1])
+def test_gda_is_the_papers_formula(n_shots, hard, alpha):
+    rows = np.concatenate([np.arange(4 * c, 4 * c + n_shots) for c in range(6)])
     X, codes, text = (np.asarray(a, dtype=float) for a in support(hard))
-    codes = codes.astype(int)
+    X, codes = X[rows], codes[rows].astype(int)
     n, d = X.shape
     means = np.stack([X[codes == c].mean(axis=0) for c in range(6)])
-    covariance = np.cov((X - means[codes]).T)
+    # With one sample a class there is no scatter but that about the grand mean.
+    covariance = np.cov((X - (means[codes] if n_shots > 1 else X.mean(axis=0))).T)
     inverse = d * np.linalg.inv((n - 1) * covariance + np.trace(covariance) * np.eye(d))
     weights = means @ inverse
     logits = hard.X_test @ weights.T - (weights * means).sum(axis=1) / 2
     if np.isfinite(alpha):
         logits = 100 * hard.X_test @ text.T + alpha * logits
-    fitted = GDA(alpha).fit(hard.X_train, hard.y_train, hard.class_embeddings)
+    fitted = GDA(alpha).fit(hard.X_train[rows], hard.y_train[rows], hard.class_embeddings)
     np.testing.assert_allclose(
         fitted.predict_proba(hard.X_test), softmax(logits, axis=1), atol=2e-3
     )
@@ -160,33 +178,56 @@ def test_trained_keys_answer_for_other_samples(hard):
 
 
 @pytest.mark.parametrize("peer", [GDA(), TipAdapter(), LinearProbe()], ids=name)
-def test_an_oracle_chooses_the_best_on_test(peer, hard):
+@pytest.mark.parametrize("n_val", [240, 30])
+def test_an_oracle_chooses_the_best_on_test(peer, n_val, hard):
+    """Most hits, of equal ones the lowest log-loss: on few samples many settings are level."""
     data = (hard.X_train, hard.y_train, hard.class_embeddings)
-    oracle = clone(peer).fit(*data, X_val=hard.X_test, y_val=hard.y_test)
+    X_val, y_val = hard.X_test[:: 240 // n_val], hard.y_test[:: 240 // n_val]
+    oracle = clone(peer).fit(*data, X_val=X_val, y_val=y_val)
     assert oracle.chosen_on_ == "validation data"
-    scores = [
-        clone(peer).set_params(**setting).fit(*data).score(hard.X_test, hard.y_test)
-        for setting in oracle._settings()
-    ]
-    assert oracle.score(hard.X_test, hard.y_test) == max(scores)
+    found = {}
+    for values in itertools.product(*peer.candidates.values()):
+        model = clone(peer).set_params(**dict(zip(peer.candidates, values, strict=True))).fit(*data)
+        columns = np.searchsorted(model.classes_, y_val)
+        right = model.predict_proba(X_val).astype(float)[np.arange(len(y_val)), columns]
+        found[values] = (model.score(X_val, y_val), np.log(np.maximum(right, 1e-30)).mean())
+    assert tuple(oracle.settings_.values()) == max(found, key=found.get)
 
 
-def test_the_choice_is_made_on_samples_that_were_left_out(hard, monkeypatch):
+@pytest.mark.parametrize(("peer", "n_folds"), [(GDA, 4), (LPPlusPlus, 2)])
+def test_the_choice_is_made_on_samples_that_were_left_out(peer, n_folds, hard, monkeypatch):
     seen = []
 
     def watch(self, X, codes, text):
         seen.append({row.tobytes() for row in X})
         return original(self, X, codes, text)
 
-    original = GDA._train
-    monkeypatch.setattr(GDA, "_train", watch)
-    model = GDA().fit(hard.X_train, hard.y_train, hard.class_embeddings)
+    original = peer._train
+    monkeypatch.setattr(peer, "_train", watch)
+    model = peer().fit(hard.X_train, hard.y_train, hard.class_embeddings)
     assert model.chosen_on_ == "cross-validation"
     whole, *folds = seen
-    assert len(folds) == 4
+    assert len(folds) == n_folds
     left_out = [whole - fold for fold in folds]
     assert set.union(*left_out) == whole
     assert sum(map(len, left_out)) == len(whole)
+
+
+def test_class_means_that_stand_for_text_leave_out_what_is_held_out(hard, monkeypatch):
+    seen = []
+
+    def watch(self, X, codes, text):
+        seen.append((X, codes, text))
+        return original(self, X, codes, text)
+
+    original = GDA._train
+    monkeypatch.setattr(GDA, "_train", watch)
+    GDA().fit(hard.X_train, hard.y_train)
+    assert len(seen) == 5
+    for X, codes, text in seen:
+        means = np.stack([X[codes == c].mean(axis=0) for c in range(6)])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        np.testing.assert_allclose(text, means, atol=1e-6)
 
 
 def test_settings_that_are_given_are_kept(hard):

@@ -94,6 +94,12 @@ def test_spread_is_over_the_draws_that_all_sets_have():
     assert np.isnan(summary.spread).all()
 
 
+def test_ranks_tell_a_tenth_of_a_point_apart_and_no_rounding():
+    accuracy = {"a": [0.8], "b": [0.801], "c": [0.8 + 1e-9], "d": [0.7995]}
+    (summary,) = summarise(make({name: {"set": draws} for name, draws in accuracy.items()}))
+    assert summary.ranks.tolist() == [2.5, 1, 2.5, 4]
+
+
 def test_half_a_point_is_level():
     names = ["a", "b", "c", "d"]
     gaps = [0.0049, 0.0051, -0.0049, -0.0051]
@@ -150,7 +156,7 @@ def test_the_page_is_whole_and_stands_alone(tmp_path):
 
 
 def test_what_is_level_with_the_best_is_marked_too(tmp_path):
-    accuracy = {"flowalign": {"a": [0.8]}, "peer": {"a": [0.8]}, "weak": {"a": [0.7]}}
+    accuracy = {"flowalign": {"a": [0.8]}, "peer": {"a": [0.8]}, "weak": {"a": [0.7995]}}
     write_report(make(accuracy), tmp_path)
     marked = re.findall(
         r"^\| (\w+) .*\*\*80\.0\*\* \|$", (tmp_path / "report.md").read_text(), re.M

@@ -18,7 +18,6 @@ from flowalign import ClassEmbeddings
 from flowalign.benchmark import load_feature_set, run
 from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.feature_sets import encode_split
-from flowalign.benchmark.metrics import evaluate
 from flowalign.benchmark.peers import GDA, NearestClassMean, TipAdapter, ZeroShot
 from flowalign.benchmark.runner import ROWS, read_rows
 from flowalign.datasets import make_cross_modal
@@ -160,6 +159,26 @@ def test_fits_differ_by_method_and_name_of_the_set(sets, tmp_path):
     copy.write_bytes(sets[0].read_bytes())
     both = small_run([sets[0], copy], out, methods={"m": ZeroShot()}, shots=[2])
     assert [row["set"] for row in both] == ["one"] * 3 + ["copy"] * 3
+
+
+def test_one_method_under_two_names_has_two_rows(sets, tmp_path):
+    methods = {"one": ZeroShot(), "two": ZeroShot()}
+    rows = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
+    assert [row["method"] for row in rows] == ["one", "two"]
+    assert rows[0]["accuracy"] == rows[1]["accuracy"]
+    assert rows[0]["key"] != rows[1]["key"]
+
+
+class Slow(ZeroShot):
+    def fit(self, *args, **kwargs):
+        time.sleep(0.2)
+        return super().fit(*args, **kwargs)
+
+
+def test_a_fit_and_a_prediction_are_timed_apart(sets, tmp_path):
+    methods = {"slow": Slow()}
+    (row,) = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
+    assert row["fit_seconds"] >= 0.2 > row["predict_seconds"] > 0
 
 
 class FewClasses(DummyClassifier):
@@ -388,25 +407,3 @@ def test_a_benchmark_data_set_is_encoded_once(tmp_path):
     assert data.y_test.tolist() == [1]
     np.testing.assert_allclose(data.class_embeddings.vectors, [[1, 3], [1, 3]])
     assert [p.name for p in path.parent.iterdir()] == ["Caltech101.npz"]
-
-
-def test_evaluate():
-    proba = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [1.0, 0.0]])
-    result = evaluate(proba, np.array([0, 1, 1, 1]))
-    assert result["accuracy"] == 0.5
-    expected = -(np.log([0.9, 0.4, 0.7]).sum() + np.log(1e-15)) / 4
-    assert result["log_loss"] == pytest.approx(expected)
-    # 0.9 and 0.6 and 0.7 and 1 in bins 13, 9, 10, 14.
-    assert result["ece"] == pytest.approx((0.1 + 0.6 + 0.3 + 1) / 4)
-    assert [count for count, *_ in result["calibration"]] == [1, 1, 1, 1]
-
-
-def test_a_calibrated_coin_has_no_calibration_error():
-    """Fifteen bins: samples of one are averaged before they are compared, those of two are not."""
-    proba = np.array([[0.61, 0.39], [0.65, 0.35], [0.61, 0.39], [0.68, 0.32]])
-    codes = np.array([0, 0, 0, 1])
-    # 9 / 15 to 10 / 15 holds the first three, all right; the last is wrong and alone.
-    expected = (3 * abs(np.mean([0.61, 0.65, 0.61]) - 1) + abs(0.68 - 0)) / 4
-    result = evaluate(proba, codes)
-    assert result["ece"] == pytest.approx(expected)
-    assert [(n, share) for n, _, share in result["calibration"]] == [(3, 1.0), (1, 0.0)]

@@ -185,10 +185,17 @@ def test_one_shot(one_shot, small):
 
 @pytest.mark.parametrize("solver", ["rk4", "explicit_adams", "dopri5"])
 def test_any_solver_can_be_chosen_for(solver, hard, small):
-    model = small(**AUTO, solver=solver, step_size=0.125)
-    model.fit(hard.X_train, hard.y_train, hard.class_embeddings)
-    assert model.stop_scores_["n_steps"].tolist() == list(range(9))
-    assert model.n_steps_ == 4
+    """Where validation data speak against the default of time 0.5, by the states of the solver."""
+    classes = hard.class_embeddings.classes
+    moved = classes[(np.searchsorted(classes, hard.y_train) + 1) % len(classes)]
+    model = small(**AUTO, solver=solver, step_size=0.125, max_iter=100, joint=True)
+    model.fit(hard.X_train, moved, hard.class_embeddings, X_val=hard.X_test, y_val=hard.y_test)
+    scores = model.stop_scores_
+    assert scores["n_steps"].tolist() == list(range(9))
+    stages = np.array([labels == hard.y_test for labels in model.staged_predict(hard.X_test)])
+    np.testing.assert_allclose(scores["accuracy"], stages.mean(axis=1), atol=1 / len(hard.y_test))
+    assert model.n_steps_ == scores["accuracy"].argmax() < 4
+    assert model.score(hard.X_test, hard.y_test) == stages[model.n_steps_].mean()
 
 
 # ------------------------------------------------------------------ routes and caches

@@ -1,14 +1,20 @@
 """The Gaussian field as fitted: against discriminant analysis, priors, text and units."""
 
+import itertools
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner
-from flowalign.balance import balance
-from flowalign.closed_form import MAX_NOISE_RATIO, fit_gaussian_field
+from flowalign import ClassEmbeddings, FlowMatchingAligner, ode
+from flowalign.coupling import Coupling
+from flowalign.gaussian.evidence import Evidence, weigh
+from flowalign.gaussian.fit import KIND, fit_gaussian
+from flowalign.gaussian.model import MAX_NOISE_RATIO
 
 ZERO = torch.tensor(0.0)
 
@@ -22,17 +28,20 @@ def gaussian_classes(n_classes=4, n_shots=300, d=5, seed=0, separation=1.0):
 
 
 def fit(X, codes, targets, **options):
-    return fit_both(X, codes, targets, **options)[0]
+    return fitted(X, codes, targets, **options).field
 
 
-def fit_both(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
-    """Return the field, and the same without each sample."""
-    log_prior = np.zeros(len(targets)) if prior is None else np.log(prior)
-    X, targets, log_prior = (torch.tensor(a, dtype=torch.float64) for a in (X, targets, log_prior))
-    return fit_gaussian_field(
-        X, targets, torch.tensor(codes), joint=joint, log_prior=log_prior, noise=noise,
-        embeddings=None if embeddings is None else torch.tensor(embeddings, dtype=torch.float64),
-    )  # fmt: skip
+def fitted(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+    """What a fit gives for targets that are where they are."""
+    coupling = Coupling(X, codes, embeddings, targets, joint, None)
+    prior = np.full(len(targets), 1 / len(targets)) if prior is None else prior
+    return fit_gaussian(coupling, prior=prior, noise=noise, device="cpu")
+
+
+def twin(found, X, codes, targets):
+    """Every sample left out of what was fitted to all."""
+    coupling = Coupling(X, codes, targets, targets, True, None)
+    return KIND.leave_out(found, coupling, np.arange(len(X)), torch.tensor(targets).float())
 
 
 def test_at_the_start_the_posterior_is_that_of_discriminant_analysis():
@@ -77,23 +86,108 @@ def test_noise_bounds_the_variances():
     torch.testing.assert_close(noisy, quiet.clamp_min(bound))
 
 
-def test_priors_and_text_are_weighed_by_the_balance():
+@pytest.mark.parametrize("noise", [0.2, 1.0])
+def test_noise_makes_a_first_euler_step_overshoot_by_2_percent(noise):
+    """At most: where a class is narrowest. Noise widens it there before it shrinks."""
+    X, _ = gaussian_classes(n_classes=1, n_shots=3000)
+    X[:, :2] *= 1e-3
+    field = fit(X, np.zeros(len(X), dtype=int), np.zeros((1, 5)), noise=noise).double()
+    rows = torch.eye(5, dtype=torch.float64)
+    z = torch.cat([rows, torch.zeros_like(rows)])
+
+    def width(n_steps):
+        states = ode.integrate(field.velocity, z, np.linspace(0, 0.1, n_steps + 1).tolist())[-1]
+        return (states[:5] - states[5:]).diagonal()
+
+    overshoot = width(1) / width(1000) - 1
+    assert float(overshoot.max()) == pytest.approx(0.017, abs=0.002)
+    assert (overshoot > 0.015).sum() >= 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_noise_is_relative_to_the_size_of_the_features(noise):
+    X, codes = gaussian_classes(n_shots=5)
+    size = np.sqrt(np.square(X + 3).mean())  # about 0, not about their mean
+    field = fit(X + 3, codes, np.eye(4, 5), noise=noise)
+    assert field.config["noise_std"] == pytest.approx(noise * size)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_equal_samples_are_no_trouble_without_noise(shots):
+    """No class has any width, and nothing gives it one."""
+    X = np.repeat(np.random.default_rng(0).normal(size=(4, 6)), shots, axis=0)
+    y = np.repeat(np.arange(4), shots)
+    for rows, labels in ((X, y), (np.ones_like(X), y)):
+        model = FlowMatchingAligner(noise=0, n_steps=10, step_size=0.1).fit(rows, labels)
+        proba = model.predict_proba(X)
+        assert np.isfinite(proba).all()
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+        assert (model.velocity_field_.variances > 0).all()
+    model = FlowMatchingAligner(noise=0, n_steps=10, step_size=0.1).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), y)
+
+
+def test_priors_and_text_are_weighed_by_the_evidence():
     X, codes = gaussian_classes(n_shots=6)
     E = np.random.default_rng(2).normal(size=(4, 5))
     prior = np.array([0.1, 0.2, 0.3, 0.4])
-    field, left_out = fit_both(X, codes, E, embeddings=E, joint=True, prior=prior)
-    log_prior = torch.tensor(prior).log()
-    model = left_out.double().replace(log_prior=log_prior)
-    beta, tau = balance(model, torch.tensor(X), torch.tensor(codes), left_out.config["tail"])
-    assert field.config["text_weight"] == pytest.approx(100 * tau / beta, rel=1e-3)
-    torch.testing.assert_close(field.log_prior, (log_prior / beta).float(), rtol=1e-3, atol=0)
-    assert left_out.config == field.config
+    found = fitted(X, codes, E, embeddings=E, joint=True, prior=prior)
+    model, log_prior = replace(found.model, evidence=None), torch.tensor(prior).log()
+    x, y = torch.tensor(X), torch.tensor(codes)
+    left_out = model.without_each(model.field(torch.tensor(E), log_prior), x, y)
+    beta, tau = weigh(left_out, x, y, found.field.config["tail"])
+    assert found.model.evidence == pytest.approx((beta, tau))
+    assert found.field.config["text_weight"] == pytest.approx(100 * tau / beta)
+    torch.testing.assert_close(found.field.log_prior, (log_prior / beta).float())
+    left_out = twin(found, X, codes, E)
+    assert left_out.field.config == found.field.config
 
 
-def test_many_samples_are_thinned_before_they_are_left_out(monkeypatch):
-    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 100)
+@pytest.mark.parametrize(("n_classes", "n_weighed"), [(4, 20), (25, 4)])
+def test_many_samples_are_thinned_before_they_are_weighed(n_classes, n_weighed, monkeypatch):
+    """By the widest array: as many columns as features, or as classes, if these are more."""
+    monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 100)
+    seen = []
+    monkeypatch.setattr(
+        "flowalign.gaussian.fit.weigh",
+        lambda left_out, x, codes, tail: seen.append(x) or Evidence(0.1, 1.0),
+    )
     X, codes = gaussian_classes(n_shots=30)
-    assert len(fit_both(X, codes, np.eye(4, 5))[1].rows.unique()) == 20
+    E = np.random.default_rng(2).normal(size=(n_classes, 5))
+    fit(X, codes, E, embeddings=E, joint=True)
+    assert len(seen[0].unique(dim=0)) == n_weighed
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_that_comes_in_is_changed(dtype):
+    X, codes = gaussian_classes(n_shots=5)
+    E, prior = np.random.default_rng(2).normal(size=(4, 5)), np.full(4, 0.25)
+    given = [X.astype(dtype), codes, E, prior]
+    before = [a.copy() for a in given]
+    found = fitted(given[0], codes, E, embeddings=E, joint=True, noise=0.3, prior=prior)
+    left_out = twin(found, given[0], codes, E)
+    rows, t = torch.tensor(X).float(), torch.tensor(0.4)
+    kept = rows.clone()
+    for flow, read in itertools.product((found.field, left_out), ("posterior", "velocity")):
+        state = pickle.dumps(flow)
+        first = getattr(flow, read)(t, rows)
+        torch.testing.assert_close(getattr(flow, read)(t, rows), first, rtol=0, atol=0)
+        assert pickle.dumps(flow) == state
+    torch.testing.assert_close(rows, kept, rtol=0, atol=0)
+    for one, other in zip(given, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_float32_features_give_the_field_of_their_float64():
+    X, codes = gaussian_classes(n_shots=5)
+    X, E = X.astype(np.float32), np.random.default_rng(2).normal(size=(4, 5))
+    one, other = (
+        fitted(x, codes, E, embeddings=E, joint=True, noise=0.3) for x in (X, X.astype(float))
+    )
+    t, x = torch.tensor(0.4), torch.tensor(X)
+    torch.testing.assert_close(one.field(t, x), other.field(t, x), rtol=1e-5, atol=1e-5)
+    left_out = [twin(found, X, codes, E).velocity(t, x) for found in (one, other)]
+    torch.testing.assert_close(*left_out, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])

@@ -7,7 +7,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flowalign import FlowMatchingAligner
-from flowalign.parameters import VELOCITY_FIELDS
+from flowalign.fields import KINDS
 
 
 class Float32Aligner(FlowMatchingAligner):
@@ -33,7 +33,7 @@ def routing(request):
     [
         aligner(velocity_field=field, max_iter=2)
         for aligner in (FlowMatchingAligner, Float32Aligner)
-        for field in VELOCITY_FIELDS
+        for field in KINDS
     ]
 )
 def test_suite(estimator, check):
@@ -53,7 +53,7 @@ BEYOND_THE_SUITE = [
 
 
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
-@pytest.mark.parametrize("velocity_field", VELOCITY_FIELDS)
+@pytest.mark.parametrize("velocity_field", list(KINDS))
 @pytest.mark.parametrize("check", BEYOND_THE_SUITE)
 def test_beyond_the_suite(check, velocity_field):
     aligner = FlowMatchingAligner(velocity_field=velocity_field, max_iter=2)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from flowalign import spaces
-from flowalign.coupling import Coupling, thinned
+from flowalign.blocks import thinned
+from flowalign.coupling import Coupling
+from flowalign.held_out import folds, is_one_shot, removable
 
 rng = np.random.default_rng(0)
 E = rng.normal(size=(6, 4))
@@ -40,38 +42,38 @@ def test_the_order_of_the_samples_and_the_names_of_classes_do_not_matter():
     np.testing.assert_array_equal(other.X, one.X)
     np.testing.assert_array_equal(other.codes, names[one.codes])
     np.testing.assert_allclose(other.targets[names], one.targets, rtol=1e-9)
-    for a, b in zip(one.folds(), other.folds(), strict=True):
+    for a, b in zip(folds(one), folds(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("counts", [[2] * 6, [3, 4, 5, 16, 2, 9], [4] * 6, [1, 1, 3, 8, 1, 2]])
 def test_every_class_keeps_a_sample_outside_of_each_fold(counts):
     pairs = coupling(counts)
-    folds = pairs.folds()
-    held_out = np.concatenate(folds)
+    parts = folds(pairs)
+    held_out = np.concatenate(parts)
     assert len(held_out) == len(set(held_out))  # once each
     assert sorted(held_out) == sorted(np.flatnonzero(np.array(counts)[pairs.codes] > 1))
-    for rows in folds:
+    for rows in parts:
         others = pairs.without(rows)
         assert set(others.codes) == set(range(6))
         assert len(others.X) == len(pairs.X) - len(rows)
-    sizes = [len(rows) for rows in folds]
+    sizes = [len(rows) for rows in parts]
     assert max(sizes) - min(sizes) <= 3
 
 
 def test_folds_of_a_one_shot_set_hold_out_classes():
     pairs = coupling([1] * 6)
-    assert pairs.one_shot
-    assert sorted(map(len, pairs.folds())) == [1, 1, 2, 2]
-    assert len(pairs.without(pairs.folds()[0]).targets) == 6
-    assert coupling([1] * 6, E=None).folds() == []  # nothing says where their classes are
-    assert coupling([3], E=E[:1]).folds() != []
-    assert coupling([1], E=E[:1]).folds() == []
+    assert is_one_shot(pairs)
+    assert sorted(map(len, folds(pairs))) == [1, 1, 2, 2]
+    assert len(pairs.without(folds(pairs)[0]).targets) == 6
+    assert folds(coupling([1] * 6, E=None)) == []  # nothing says where their classes are
+    assert folds(coupling([3], E=E[:1])) != []
+    assert folds(coupling([1], E=E[:1])) == []
 
 
 def test_leaving_samples_out_leaves_them_out_of_the_targets():
     pairs = coupling([3] * 6)
-    rows = pairs.folds()[0]
+    rows = folds(pairs)[0]
     kept = np.setdiff1d(np.arange(18), rows)
     expected = spaces.place_targets(E, pairs.X[kept], pairs.codes[kept], False)[0]
     others = pairs.without(rows)
@@ -86,15 +88,15 @@ def test_copies_are_held_out_together():
     rows = np.repeat(np.arange(16), [1, 3, 1, 2, 1, 1, 1, 4, 1, 1, 1, 1, 2, 1, 1, 1])
     repeated = Coupling.by_class(pairs.X[rows], pairs.codes[rows], E, False)
     assert repeated.copies.sum() == len(rows) - 16
-    assert set(repeated.codes[repeated.removable]) == set(pairs.codes[pairs.removable])
-    for fold in repeated.folds():
+    assert set(repeated.codes[removable(repeated)]) == set(pairs.codes[removable(pairs)])
+    for fold in folds(repeated):
         inside = {row.tobytes() for row in repeated.X[fold]}
         outside = {row.tobytes() for row in np.delete(repeated.X, fold, axis=0)}
         assert not inside & outside
         assert set(np.delete(repeated.codes, fold)) == set(range(6))
     twice = Coupling.by_class(np.repeat(X1, 2, axis=0), np.repeat(np.arange(6), 2), E, False)
-    assert twice.one_shot
-    assert sorted(map(len, twice.folds())) == [2, 2, 4, 4]
+    assert is_one_shot(twice)
+    assert sorted(map(len, folds(twice))) == [2, 2, 4, 4]
 
 
 X1 = np.random.default_rng(2).normal(size=(6, 8))
@@ -112,7 +114,7 @@ def test_copies_are_equal_in_all_coordinates_and_in_class():
     X[3:6] = X[:3]  # of another class
     pairs = Coupling.by_class(X, codes, E, False)
     assert not pairs.copies.any()
-    assert len(pairs.removable) == 18
+    assert len(removable(pairs)) == 18
     X[1] = X[0]
     assert Coupling.by_class(X, codes, E, False).copies.sum() == 1
 
@@ -120,7 +122,7 @@ def test_copies_are_equal_in_all_coordinates_and_in_class():
 @pytest.mark.parametrize("text", [True, False])
 def test_copies_are_found_wherever_they_are(text, monkeypatch):
     """Rows are compared in blocks; pairs lie within them and across their borders."""
-    monkeypatch.setattr(spaces, "BLOCK_ROWS", 4)
+    monkeypatch.setattr("flowalign.blocks.ROWS", 4)
     for n in range(1, 12):
         X = np.random.default_rng(n).normal(size=(n, 3))
         order = np.random.default_rng(n).permutation(3 * n)
@@ -156,7 +158,7 @@ def test_rows_of_a_strided_array_have_bytes_too():
 def test_folds_of_large_classes_are_equal_and_mixed():
     """A class of 4 k samples has k in each fold, one of 4 k + 1 a sample more in one of them."""
     pairs = coupling([8, 12, 9, 4, 5, 40])
-    held = np.stack([np.bincount(pairs.codes[rows], minlength=6) for rows in pairs.folds()])
+    held = np.stack([np.bincount(pairs.codes[rows], minlength=6) for rows in folds(pairs)])
     assert held[:, [0, 1, 3, 5]].tolist() == [[2, 3, 1, 10]] * 4
     assert np.sort(held[:, 2]).tolist() == [2, 2, 2, 3]
     assert np.sort(held[:, 4]).tolist() == [1, 1, 1, 2]
@@ -164,10 +166,16 @@ def test_folds_of_large_classes_are_equal_and_mixed():
 
 def test_a_sample_without_another_of_its_class_stays():
     pairs = coupling([1, 3, 1, 2])
-    assert not pairs.one_shot
-    assert sorted(pairs.codes[pairs.removable]) == [1, 1, 1, 3, 3]
+    assert not is_one_shot(pairs)
+    assert sorted(pairs.codes[removable(pairs)]) == [1, 1, 1, 3, 3]
     one_shot = coupling([1, 1, 1, 1])
-    assert one_shot.removable.tolist() == [0, 1, 2, 3]
+    assert removable(one_shot).tolist() == [0, 1, 2, 3]
+
+
+def test_one_class_with_two_samples_that_differ_ends_one_shot():
+    assert is_one_shot(coupling([1] * 6))
+    assert not is_one_shot(coupling([2] * 6))
+    assert not is_one_shot(coupling([1, 1, 2, 1, 1, 1]))
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -185,7 +193,7 @@ def test_leaving_samples_out_keeps_the_space(joint):
 
 
 def test_many_rows_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr("flowalign.coupling.MAX_ENTRIES", 1000)
+    monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 1000)
     rows = thinned(500, 10)
     assert len(set(rows)) == 100
     assert np.diff(rows).max() <= 6

@@ -228,6 +228,23 @@ def test_blocks_of_an_array(client, data, aligner, saved, one_thread):
     np.testing.assert_array_equal(proba, np.concatenate(expected))
 
 
+def test_blocks_that_a_filter_emptied(client, data, aligner, saved, one_thread):
+    X = da.from_array(data.X_test, chunks=(100, -1))
+    kept = np.arange(len(data.X_test)) % 500 >= 300
+    filtered = X[da.from_array(kept, chunks=100)]
+    labels = filtered.map_blocks(saved.predict, drop_axis=1, meta=aligner.classes_[:0])
+    np.testing.assert_array_equal(labels.compute(), aligner.predict(data.X_test[kept]))
+    flowed = filtered.map_blocks(saved.transform, meta=np.empty((0, 0), X.dtype)).compute()
+    assert flowed.dtype == X.dtype
+    np.testing.assert_allclose(flowed, aligner.transform(data.X_test[kept]), rtol=1e-4, atol=1e-6)
+    table = dd.from_pandas(pd.DataFrame(data.X_test), npartitions=10)
+    nobody = table[table[0] > table[0].max()].map_partitions(
+        lambda frame: pd.Series(saved.predict(frame.to_numpy())),
+        meta=pd.Series(aligner.classes_[:0]),
+    )
+    assert len(nobody.compute()) == 0
+
+
 def loads():
     from flowalign.persistence import saved
 

@@ -28,6 +28,16 @@ def test_a_folder_without_files(tmp_path, capsys):
         assert reason in capsys.readouterr().err
 
 
+def test_files_of_other_endings_are_counted(tmp_path, capsys):
+    for name in ("a.png", "b.heic", "deep/c.HEIC", "deep/d.txt", "deep/e.avif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--shard", "2/2"]
+    with pytest.warns(UserWarning, match=r"3 files were passed over .*\.avif: 1, \.heic: 2"):
+        main(arguments)
+    assert "Share 2 of 2 of 1 pictures is empty" in capsys.readouterr().out
+
+
 def test_out_is_tried_before_anything_is_encoded(tmp_path, capsys):
     (tmp_path / "a.png").touch()
     with pytest.raises(SystemExit):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from number_files import CALLS, count_letters, read_numbers, write_files
+from number_files import CALLS, ReadingEncoder, count_letters, read_numbers, write_files
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -156,7 +156,7 @@ def test_a_progress_bar_under_verbose(files, capsys):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_what_is_unreadable_is_skipped_and_reported_on_request(cached, files, tmp_path):
-    encoder = _Reader(cache=tmp_path / "cache" if cached else None, batch_size=2)
+    encoder = ReadingEncoder(cache=tmp_path / "cache" if cached else None, batch_size=2)
     Path(files[2]).write_text("no numbers")
     gone = [*files[:5], str(tmp_path / "gone.txt"), *files[5:], files[2]]
     labels = np.arange(len(gone))
@@ -177,7 +177,7 @@ def test_what_is_unreadable_is_skipped_and_reported_on_request(cached, files, tm
 
 
 def test_views_are_averaged_or_stacked(files, tmp_path):
-    encoder = _Reader(n_views=3, cache=tmp_path / "cache", batch_size=4)
+    encoder = ReadingEncoder(n_views=3, cache=tmp_path / "cache", batch_size=4)
     base = np.array([np.loadtxt(file) for file in files])
     each = np.stack([base * (1 + view) + view for view in range(3)], axis=1)
     stacked = encoder.encode(files, LABELS, views="stack")
@@ -261,29 +261,3 @@ def test_bad_arguments(call, message):
 def test_without_a_text_function_the_way_out_is_named():
     with pytest.raises(ValueError, match=r"ClassEmbeddings\(class_names, vectors\)"):
         CallableEncoder(read_numbers).class_embeddings(["a"])
-
-
-class _Reader(CallableEncoder):
-    """An encoder that reads files itself, as those with a model do, and has several views."""
-
-    def __init__(self, n_views=1, cache=None, batch_size=64, verbose=0):
-        self.n_views = n_views
-        self.cache = cache
-        self.batch_size = batch_size
-        self.verbose = verbose
-        self.name, self.function, self.text_function = "reader", _identity, None
-
-    def _load(self):
-        return _ReadingBackbone(self.name, _identity, None)
-
-
-def _identity(rows):
-    return rows
-
-
-class _ReadingBackbone(type(CallableEncoder(_identity)._load())):
-    reads_files = True
-
-    def prepare(self, item, numbers, n_views):
-        row = np.array(item.decode().split(), dtype=float)
-        return [row * (1 + number) + number for number in numbers]

@@ -132,26 +132,6 @@ def test_sounds_with_a_rate_are_known_by_it(unfused, tmp_path, monkeypatch):
     np.testing.assert_allclose(encoder.transform(tensors), expected, atol=1e-5)
 
 
-def test_sounds_come_in_many_lists(unfused):
-    sounds = [tone(pitch, 0.5) for pitch in (200, 400, 800)]
-    expected = ClapEncoder(unfused).transform(sounds)
-    pairs = [(sound, 48_000) for sound in sounds]
-    column = np.empty(3, dtype=object)
-    column[:] = pairs
-    batch = torch.tensor(np.stack(sounds))
-    for form in (
-        pairs,
-        column,
-        np.array(pairs, dtype=object),  # a table of 3 x 2 objects
-        np.array(sounds, dtype=object),  # a table of floats as objects
-        np.array([{"array": s, "sampling_rate": 48_000} for s in sounds]),
-        batch.clone().requires_grad_(),
-        batch[:, None],
-        (sounds[0], pairs[1], batch[2]),
-    ):
-        np.testing.assert_allclose(ClapEncoder(unfused).transform(form), expected, atol=1e-5)
-
-
 def test_views_are_windows(unfused):
     rate = 48_000
     parts = [tone(pitch, 10, rate) for pitch in (200, 1000, 4000)]

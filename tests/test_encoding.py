@@ -1,14 +1,17 @@
 """Each content is encoded once and known for what it is, whatever happens meanwhile."""
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from number_files import CALLS, count_letters, read_numbers, write_files
+from number_files import CALLS, ReadingEncoder, count_letters, read_numbers, write_files
 
-from flowalign.encoders import CallableEncoder, known_files
+from flowalign.encoders import CallableEncoder, encoding, known_files
+from flowalign.encoders.cache import FILE_NAME
 from flowalign.prompts import IMAGE_TEMPLATES
 
 
@@ -129,6 +132,127 @@ def test_a_file_that_changes_before_it_is_read_is_not_kept(files, tmp_path):
     first.write_text(before)
     row = CallableEncoder(read_numbers, **settings).transform(files[:1])[0]
     np.testing.assert_allclose(row, np.loadtxt(first), rtol=1e-6)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_file_that_changes_between_hashing_and_reading_is_not_kept(on_error, files, tmp_path):
+    first, second = files[:2]
+    before = Path(second).read_text()
+
+    def encode_and_write(rows):
+        Path(second).write_text("7 7 7 7")  # all are hashed, and the next is read later
+        return rows
+
+    encoder = ReadingEncoder(encode_and_write, cache=tmp_path / "cache", batch_size=1)
+    message = r"01\.txt is unreadable: it changed while it was being encoded"
+    if on_error == "raise":
+        with pytest.raises(ValueError, match=message):
+            encoder.transform([first, second])
+    else:
+        with pytest.warns(UserWarning, match=message):
+            assert encoder.encode([first, second], on_error="skip").rows.tolist() == [0]
+    Path(second).write_text(before)
+    row = ReadingEncoder(cache=tmp_path / "cache").transform([second])[0]
+    np.testing.assert_allclose(row, np.loadtxt(second), rtol=1e-6)
+
+
+def test_a_file_written_again_within_the_tick_of_a_clock_is_read_again(tmp_path, monkeypatch):
+    path, tick = tmp_path / "a.txt", 2_000_000_000
+    stat = os.stat
+
+    def coarse(path):
+        found = stat(path)
+        times = (t // tick * tick for t in (found.st_mtime_ns, found.st_ctime_ns))
+        return (*times, found.st_size, found.st_ino, found.st_dev)
+
+    monkeypatch.setattr(known_files, "_signature", coarse)
+    for row in ([1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6]):
+        path.write_text(" ".join(map(str, row)))
+        np.testing.assert_array_equal(_cached(tmp_path).transform([path])[0], row)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_running_out_of_memory_is_never_skipped(cached, on_error, files, tmp_path):
+    def no_memory(*_):
+        raise MemoryError
+
+    encoder = ReadingEncoder(cache=tmp_path / "cache" if cached else None, prepare=no_memory)
+    with pytest.raises(MemoryError):
+        encoder.encode(files[:2], on_error=on_error)
+
+
+def _count_kept(folder):
+    if not (folder / FILE_NAME).exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as database:
+        return database.execute("SELECT count(*) FROM contents").fetchone()[0]
+
+
+def test_an_interruption_costs_a_thousand_rows_or_a_second(tmp_path, monkeypatch):
+    kept = []
+
+    def encode(numbers):
+        kept.append(_count_kept(tmp_path))
+        return [[number] for number in numbers]
+
+    settings = {"name": "numbers", "cache": tmp_path, "batch_size": 512}
+    monkeypatch.setattr(encoding, "STORE_SECONDS", np.inf)
+    CallableEncoder(encode, **settings).transform(range(2560))
+    assert kept == [0, 0, 1024, 1024, 2048]
+    assert _count_kept(tmp_path) == 2560
+    kept.clear()
+    clock = iter(np.arange(100.0))  # a batch takes a second
+    monkeypatch.setattr(encoding.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(encoding, "STORE_SECONDS", 1.5)
+    CallableEncoder(encode, **settings).transform(range(-2560, 0))
+    assert [count - 2560 for count in kept] == [0, 0, 1024, 1024, 2048]
+
+
+def test_what_looks_odd_is_said_once_for_all(files, tmp_path):
+    def odd(content):
+        return "it begins with 1" if content.startswith(b"1") else None
+
+    rows = [Path(file).read_text().split() for file in files]
+    assert (expected := [i for i in range(12) if rows[i][0].startswith("1")])
+    encoder = ReadingEncoder(cache=tmp_path / "cache", doubt=odd)
+    with pytest.warns(UserWarning, match="items look odd") as caught:
+        encoder.transform(files)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert message.startswith(f"{len(expected)} of 12 items look odd: ")
+    assert f"{files[expected[0]]}: it begins with 1." in message
+    encoder.transform(files)  # kept: known, and said
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a b.txt", "a b.txt"),
+        ("日本.txt", "日本.txt"),
+        ("a.txt\r", r"'a.txt\r'"),
+        ("a\n.txt", r"'a\n.txt'"),
+        ("\x1b[31m.txt", r"'\x1b[31m.txt'"),
+        ("\u202etxt.a", r"'\u202etxt.a'"),
+        ("a.txt ", "'a.txt '"),
+        ("caf\udce9.txt", r"'caf\udce9.txt'"),
+    ],
+)
+@pytest.mark.parametrize("cached", [True, False])
+def test_messages_show_what_a_reader_would_not_see_in_a_path(name, shown, cached, tmp_path):
+    encoder = ReadingEncoder(cache=tmp_path / "cache" if cached else None)
+    with pytest.raises(FileNotFoundError) as caught:
+        encoder.transform([name])
+    assert str(caught.value) == f"{shown} does not exist."
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(("name", "shown"), [("", "''"), ("a\0b", r"'a\x00b'")])
+def test_names_that_no_file_can_have(name, shown, cached, tmp_path):
+    encoder = ReadingEncoder(cache=tmp_path / "cache" if cached else None)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        encoder.transform([name])
+    assert str(caught.value).startswith(f"{shown} ")
 
 
 def test_a_forgotten_change_of_name_is_noticed_by_the_width(files, tmp_path):

@@ -1,18 +1,17 @@
 """The Gaussian field is the conditional expectation of the target, and carries what it must."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from gaussian_toy import Model, time
-from scipy.stats import multivariate_normal, multivariate_t, ortho_group
+from scipy.stats import multivariate_normal, multivariate_t
 
 from flowalign import ode, path
-from flowalign.fields import MLPField
-from flowalign.fields.gaussian import log_t_density
-from flowalign.training import train
+from flowalign.gaussian.field import log_t_density
+from flowalign.network import MLPField
+from flowalign.network.training import train
 
 # ------------------------------------------------------------------ exactness
 
@@ -267,68 +266,3 @@ def test_heavy_tails_are_those_of_a_t_distribution(tail):
 def test_with_many_degrees_of_freedom_a_t_is_gaussian():
     distances = torch.tensor([0.0, 1.0, 30.0], dtype=torch.float64)
     torch.testing.assert_close(log_t_density(distances, 1e9), -distances / 2)
-
-
-# ------------------------------------------------------------------ invariances and state
-
-
-def test_the_order_of_classes_does_not_matter():
-    model = Model(6, noise_std=0.3)
-    order = [2, 0, 3, 1]
-    x, t = torch.from_numpy(model.sample(10)[1]), time(0.6)
-    shuffled = model.field(
-        means=model.means[order], targets=model.targets[order], prior=model.prior[order]
-    )
-    torch.testing.assert_close(shuffled(t, x), model.field()(t, x))
-
-
-def test_a_rotated_space_has_the_rotated_field():
-    model, R = Model(6, noise_std=0.3), ortho_group.rvs(6, random_state=9)
-    x, t = torch.from_numpy(model.sample(10)[1]), time(0.6)
-    rotated = model.field(
-        basis=R.T @ model.basis, means=model.means @ R, targets=model.targets @ R, text_weight=2.0
-    )
-    R = torch.from_numpy(R)
-    torch.testing.assert_close(rotated(t, x @ R), model.field(text_weight=2.0)(t, x) @ R)
-
-
-def test_its_own_coordinates_give_the_same_flow():
-    model = Model(6, noise_std=0.3)
-    field, x = model.field(text_weight=2.0, tail=20.0), torch.from_numpy(model.sample(10)[1])
-    torch.testing.assert_close(field.decode(field.encode(x)), x)
-    for method, tolerance in (("euler", 1e-9), ("rk4", 1e-9), ("dopri5", 1e-4)):
-        inside = ode.integrate(field.velocity, field.encode(x), ode.grid(5, 0.1), method)
-        outside = ode.integrate(field, x, ode.grid(5, 0.1), method)
-        np.testing.assert_allclose(field.decode(inside[-1]), outside[-1], atol=tolerance)
-
-
-def test_one_time_per_row_is_refused_not_broadcast():
-    x = torch.zeros(6, 6, dtype=torch.float64)
-    with pytest.raises(ValueError, match="one time for all rows, got shape"):
-        Model(6).field()(torch.zeros(6, dtype=torch.float64), x)
-
-
-def test_one_time_per_row_by_vmap():
-    model = Model(6, noise_std=0.3)
-    field, x = model.field(tail=20.0), torch.from_numpy(model.sample(5)[1])
-    t = torch.linspace(0, 1, 5, dtype=torch.float64)
-    rows = torch.vmap(lambda t, x: field(t, x[None])[0])(t, x)
-    one_by_one = torch.cat([field(t[i], x[i : i + 1]) for i in range(5)])
-    torch.testing.assert_close(rows, one_by_one)
-
-
-def test_float32_agrees_with_float64():
-    model = Model(20, noise_std=0.3)
-    field, x = model.field(tail=200.0, text_weight=5.0), torch.from_numpy(model.sample(100)[1])
-    wide = flow(field, x)
-    np.testing.assert_allclose(flow(field.float(), x.float()), wide, atol=1e-3)
-
-
-def test_pickle_holds_arrays_and_restores_the_field():
-    model = Model(6, noise_std=0.3)
-    field = model.field(tail=20.0, text_weight=1.5)
-    state = field.__getstate__()
-    assert all(isinstance(w, np.ndarray) for w in state["weights"].values())
-    assert state["config"] == {"noise_std": 0.3, "text_weight": 1.5, "tail": 20.0}
-    x = torch.from_numpy(model.sample(5)[1])
-    assert torch.equal(pickle.loads(pickle.dumps(field))(time(0.7), x), field(time(0.7), x))

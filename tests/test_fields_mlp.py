@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowalign.fields import MLPField
-from flowalign.fields.mlp import time_features
+from flowalign.network import MLPField
+from flowalign.network.field import time_features
 
 MODES = [torch.enable_grad, torch.no_grad, torch.inference_mode]
 
@@ -102,8 +102,8 @@ def test_new_weights_are_glorot_uniform():
 
 
 def test_the_width_is_that_of_the_widest_state():
-    assert MLPField(dim=6, hidden_dim=16, n_blocks=3).width == 16
-    assert MLPField(dim=60, hidden_dim=16, n_blocks=3).width == 60
+    assert MLPField(dim=6, hidden_dim=16, n_blocks=3).row_size == 16
+    assert MLPField(dim=60, hidden_dim=16, n_blocks=3).row_size == 60
 
 
 def test_time_is_modulated_once_per_step_not_per_row(x):

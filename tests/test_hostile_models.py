@@ -150,7 +150,7 @@ def test_headers_with_missing_or_unknown_keys(model_file):
         altered = changed(header, path, lambda v: v | {"new": 1} if isinstance(v, dict) else v)
         if altered != header:
             model_file.write_bytes(pack(altered, arrays))
-            refused(model_file, "unknown keys")
+            refused(model_file, "unknown keys|field.config is|parts of the model")
 
 
 def test_a_parameter_that_is_not_there_has_its_default(model_file):
@@ -198,9 +198,9 @@ def test_sizes_are_not_believed(tmp_path, data):
 
 def test_a_newer_format_says_so(model_file):
     header, arrays, _ = read(model_file)
-    header |= {"format": 2, "version": "9.1"}
+    header |= {"format": 3, "version": "9.1"}
     model_file.write_bytes(pack(header, arrays))
-    refused(model_file, r"format is 2.*written by flowalign '9\.1'")
+    refused(model_file, r"format is 3.*written by flowalign '9\.1'")
 
 
 def test_opening_unpickles_nothing():

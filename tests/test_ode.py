@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowalign import ode
-from flowalign.validation import max_steps
+from flowalign.parameters import max_steps
 
 ORDERS = {
     "euler": 1,
@@ -68,6 +68,21 @@ def test_no_solver_looks_beyond_the_stop(method):
 
     ode.integrate(recorded, X0, ode.grid(3, 0.1), method)
     assert max(seen) <= 0.3 + 1e-12
+
+
+@pytest.mark.parametrize("method", ode.ADAPTIVE_SOLVERS)
+def test_an_adaptive_solver_steps_on_every_time(method):
+    """A stop is a state that it has computed, not one between two others."""
+    seen = set()
+
+    def recorded(t, x):
+        seen.add(float(t))
+        return velocity(t, x)
+
+    times = ode.grid(7, 0.1)
+    ode.integrate(recorded, X0, times, method)
+    nearest = np.abs(np.array(sorted(seen))[:, None] - times).min(axis=0)
+    np.testing.assert_allclose(nearest, 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ode.SOLVERS)

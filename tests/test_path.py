@@ -53,6 +53,30 @@ def test_finite_at_the_ends(t, noise_std, dtype, draws):
     assert u.abs().max() <= bound
 
 
+@pytest.mark.parametrize("t", [0.0, 1e-3])
+def test_the_noise_of_the_target_is_frozen_next_to_the_ends(t, draws):
+    """Within a thousandth of them, at 15.8 times the size of the noise."""
+    x0, x1, eps = draws
+    factors = {
+        s: ((path.derivative(time, x0, x1, eps, 0.4) - (x1 - x0)) / (0.4 * eps)).numpy()
+        for s in (t, 2e-3, 1 - 2e-3, 1 - t)
+        for time in [torch.tensor(s, dtype=torch.float64)]
+    }
+    np.testing.assert_allclose(factors[t], 15.78, atol=0.01)
+    np.testing.assert_allclose(factors[1 - t], -15.78, atol=0.01)
+    np.testing.assert_allclose(factors[2e-3], 11.14, atol=0.01)  # follows the path here
+    np.testing.assert_allclose(factors[1 - 2e-3], -11.14, atol=0.01)
+
+
+def test_nothing_that_comes_in_is_changed(draws):
+    before = [a.clone() for a in draws]
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+    for noise_std in (0.0, 0.3):
+        path.point(t, *draws, noise_std), path.derivative(t, *draws, noise_std)
+    torch.testing.assert_close(draws, before, rtol=0, atol=0)
+    assert t[0] == 0
+
+
 def test_path_joins_feature_and_class_embedding(draws):
     x0, x1, eps = draws
     for t, end in [(0.0, x0), (1.0, x1)]:
@@ -88,3 +112,11 @@ def test_noise_unit_is_the_rms_of_a_coordinate():
     assert path.rms(torch.tensor([[3.0, 4.0], [0.0, 0.0], [12.0, 0.0]])) == pytest.approx(
         np.sqrt(169 / 6)
     )
+    values = 5 + torch.randn(300, 7, generator=torch.Generator().manual_seed(0))
+    expected = np.sqrt(np.square(values.numpy().astype(float)).mean())  # about 0, not the mean
+    assert path.rms(values) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_rms_of_very_many_float32_rows_has_its_digits():
+    rows = torch.full((200_000, 8), 0.1)
+    assert path.rms(rows) == pytest.approx(float(rows[0, 0]), rel=1e-7)

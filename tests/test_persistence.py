@@ -21,6 +21,7 @@ import flowalign
 from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.datasets import make_cross_modal
 from flowalign.fields import VelocityField
+from flowalign.gaussian import GaussianModel
 from flowalign.persistence import allowed
 from flowalign.persistence.file_format import pack, read
 
@@ -37,7 +38,7 @@ def equal(a, b):
         assert list(a) == list(b)
         for key in a:
             equal(a[key], b[key])
-    elif isinstance(a, ClassEmbeddings | VelocityField):
+    elif isinstance(a, ClassEmbeddings | GaussianModel | VelocityField):
         equal(a.__getstate__(), b.__getstate__())
     elif hasattr(a, "rotation"):
         equal(vars(a), vars(b))
@@ -224,5 +225,5 @@ def test_pickles(module, fitted, data, tmp_path):
 def test_the_file_is_a_plain_safetensors_file(model_file):
     with safe_open(model_file, framework="numpy") as file:
         _, header = json.loads(file.metadata()["flowalign"])
-        assert json.loads(header)["format"] == 1
+        assert json.loads(header)["format"] == 2
         assert "class_embeddings" in file.keys()  # noqa: SIM118

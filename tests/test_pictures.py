@@ -1,13 +1,23 @@
 """Pictures of every kind come out upright and RGB."""
 
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 
 Image = pytest.importorskip("PIL.Image")
 
-from flowalign.encoders.pictures import CROP_AREA, random_crop, read_picture
+from flowalign.encoders.pictures import (
+    CROP_AREA,
+    LONGEST,
+    doubt,
+    random_crop,
+    read_picture,
+    without_ends,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
@@ -75,6 +85,93 @@ def test_what_has_no_known_range_is_refused():
         read_picture(np.ones((4, 4, 3)))
     with pytest.raises(TypeError, match="paths, PIL images or uint8 arrays, got int"):
         read_picture(3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("CMYK", "jpeg"), ("1", "png"), ("P", "gif"), ("RGBA", "webp")]
+)
+def test_pictures_beyond_the_limit_are_called_too_large(mode, kind, monkeypatch):
+    content = _file(Image.new(mode, (50, 50)), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)  # Pillow refuses more than twice as many
+    with pytest.raises(ValueError, match=r"^it is too large .*2500 pixels.*MAX_IMAGE_PIXELS"):
+        read_picture(content)
+    with pytest.raises(ValueError, match=r"^it is too large .*MAX_IMAGE_PIXELS"):
+        random_crop(Image.new("RGB", (90, 90)), np.random.default_rng(0))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_picture(content).size == (50, 50)
+
+
+def test_pictures_near_the_limit_are_read_with_a_warning(monkeypatch):
+    content = _file(Image.new("RGB", (50, 50)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000)
+    with pytest.warns(Image.DecompressionBombWarning, match="2500 pixels"):
+        assert read_picture(content).size == (50, 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"^it is too large .*2500 pixels"):
+            read_picture(content)
+
+
+def test_running_out_of_memory_is_no_damage(monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(MemoryError):
+        read_picture(b"any")
+
+
+def _colours_of_sixteen_bits(values):
+    """A PNG file, which Pillow does not write with such colours."""
+
+    def chunk(kind, content):
+        length, check = len(content), zlib.crc32(kind + content)
+        return struct.pack(">I", length) + kind + content + struct.pack(">I", check)
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">2I5B", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 13, 16])
+def test_data_of_fewer_bits_in_sixteen_are_doubted(bits):
+    grey = np.linspace(0, 2**bits - 1, 48).reshape(6, 8).astype(np.uint16)
+    picture = Image.fromarray(grey)
+    colours = _colours_of_sixteen_bits(np.stack([grey] * 3, axis=2))
+    files = [_file(picture), _file(picture, "tiff"), colours, picture]
+    for item in files:
+        assert np.asarray(read_picture(item)).max() == (2**bits - 1) >> 8
+        assert (doubt(item) is not None) == (bits <= 12)
+    if bits <= 12:
+        assert f"end at {2**bits - 1} of" in doubt(picture)
+
+
+def test_what_is_black_or_has_eight_bits_is_not_doubted():
+    black = Image.fromarray(np.zeros((4, 4), dtype=np.uint16))
+    dark = Image.new("RGB", (4, 4), (1, 2, 3))
+    for item in (_file(black), black, _file(dark), dark, np.asarray(dark), _file(dark, "jpeg")):
+        read_picture(item)
+        assert doubt(item) is None
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (30, 20), (LONGEST, 1), (3, 3 * LONGEST + 1)])
+def test_ordinary_pictures_keep_their_ends(size):
+    picture = Image.new("RGB", size)
+    assert without_ends(picture) is picture
+
+
+@pytest.mark.parametrize("size", [(1_000, 1), (1_001, 1), (2, 999), (30, 5_000), (1, 20_000)])
+def test_of_long_pictures_the_middle_stays(size):
+    position = np.arange(max(size))
+    pixels = position if size[0] > size[1] else position[:, None]
+    pixels = np.broadcast_to(pixels, size[::-1]).astype(np.int32)
+    kept = np.asarray(without_ends(Image.fromarray(pixels)))
+    along = kept[0] if size[0] > size[1] else kept[:, 0]
+    assert LONGEST * min(size) <= len(along) <= LONGEST * min(size) + 1
+    assert along[0] + along[-1] == max(size) - 1  # as much is gone at one end as at the other
+    assert (np.diff(along) == 1).all()
+    assert min(kept.shape) == min(size)
 
 
 def test_crops_are_parts_of_the_picture_of_the_promised_size():

@@ -7,7 +7,11 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn
+import torch
+from scipy import sparse
 
 from flowalign import FlowMatchingAligner, SavedAligner, save
 from flowalign.datasets import make_cross_modal
@@ -106,3 +110,65 @@ def test_what_is_no_model_is_refused_at_once(path):
         SavedAligner(path)
     with pytest.raises(FileNotFoundError):
         SavedAligner(path.with_name("other"))
+
+
+# A filter may leave blocks without rows.
+
+METHODS = ("predict", "predict_proba", "transform")
+FORMS = {
+    "float32": lambda X: X.astype(np.float32),
+    "float64": lambda X: X.astype(np.float64),
+    "float16": lambda X: X.astype(np.float16),
+    "integers": lambda X: (100 * X).astype(np.int16),
+    "columns first": np.asfortranarray,
+    "tensor": lambda X: torch.tensor(X, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_are_answered_with_no_rows(method, form, aligner, path, data):
+    X = FORMS[form](data.X_test)
+    one = getattr(aligner, method)(X[:1])
+    none = getattr(SavedAligner(path), method)(X[:0])
+    assert none.shape == (0, *one.shape[1:])
+    assert none.dtype == one.dtype
+    with pytest.raises(ValueError, match="0 sample"):
+        getattr(aligner, method)(X[:0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_of_a_frame(method, dtype, data, tmp_path):
+    def frame(X):
+        return pd.DataFrame(X.astype(dtype)).add_prefix("f")
+
+    X = frame(data.X_test)
+    aligner = FlowMatchingAligner().fit(frame(data.X_train), data.y_train)
+    save(aligner, tmp_path / "model")
+    saved = SavedAligner(tmp_path / "model")
+    one, none = getattr(aligner, method)(X[:1]), getattr(saved, method)(X[:0])
+    assert (none.shape, none.dtype) == ((0, *one.shape[1:]), one.dtype)
+    with pytest.raises(ValueError, match="feature names"):
+        getattr(saved, method)(X[:0].rename(columns={"f0": "g0"}))
+    # The model has not lost what it knows.
+    np.testing.assert_array_equal(saved.aligner.feature_names_in_, X.columns)
+    np.testing.assert_array_equal(saved.predict(X), aligner.predict(X))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_of_another_width_are_an_error(method, path, data):
+    answer = getattr(SavedAligner(path), method)
+    X = data.X_test
+    for wrong in (X[:0, :-1], X[:0, 0], np.empty((0, 0)), [], X[:0].astype(complex), X[:0][None]):
+        with pytest.raises(ValueError, match="features|feature|2D|dim|Complex"):
+            answer(wrong)
+    with pytest.raises(TypeError, match="Sparse"):
+        answer(sparse.csr_matrix(X[:0]))
+
+
+def test_no_rows_where_output_is_a_frame(path, data):
+    with sklearn.config_context(transform_output="pandas"):
+        none = SavedAligner(path).transform(data.X_test[:0])
+        one = SavedAligner(path).transform(data.X_test[:1])
+    pd.testing.assert_frame_equal(none, one[:0])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from encoder_models import tone
 
+from flowalign.encoders import ClapEncoder
 from flowalign.encoders.sounds import MAX_CHANNELS, is_pair, read_window, samples_and_rate
 
 RATE = 8_000
@@ -155,3 +156,27 @@ def test_the_same_sound_in_another_form_is_the_same():
         samples, rate = samples_and_rate(item, 1)
         assert (samples.shape, rate) == ((len(SOUND), 1), RATE)
         assert isinstance(rate, int)
+
+
+PAIRS = [(SOUND, RATE), (SOUND[::-1].copy(), RATE)]
+BATCH = np.stack([sound for sound, _ in PAIRS])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        PAIRS,
+        tuple(PAIRS),
+        np.array([None, *PAIRS], dtype=object)[1:],  # a column
+        np.array(PAIRS, dtype=object),  # a table of 2 x 2 objects
+        np.array(BATCH, dtype=object),  # a table of floats as objects
+        np.array([{"array": sound, "sampling_rate": RATE} for sound in BATCH]),
+        torch.tensor(BATCH).requires_grad_(),
+        torch.tensor(BATCH)[:, None],
+        BATCH[:, :, None],
+        [PAIRS[0], torch.tensor(BATCH[1])],
+    ],
+)
+def test_sounds_come_in_many_lists(form):
+    items = ClapEncoder()._items(form)
+    np.testing.assert_allclose([_read(item, RATE) for item in items], BATCH, atol=1e-6)

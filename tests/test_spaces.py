@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
-from flowalign import FlowMatchingAligner, spaces
+from flowalign import spaces
 
 
 @pytest.fixture
@@ -188,63 +187,6 @@ def test_score_is_standard_normal_between_unrelated_spaces(rng):
     ]
     assert abs(np.mean(scores)) < 0.1
     assert np.std(scores) == pytest.approx(1, abs=0.06)
-
-
-@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e30, 1e300])
-def test_unit_rows_at_any_scale(scale, rng):
-    X = rng.standard_normal((5, 4))
-    np.testing.assert_allclose(
-        spaces.unit_rows(scale * X, "X"), X / np.linalg.norm(X, axis=1, keepdims=True)
-    )
-
-
-def test_zero_rows_are_named():
-    X = np.array([[1.0], [0], [2], [0]])
-    with pytest.raises(ValueError, match=r"X has rows of zeros.*: 1, 3\."):
-        spaces.unit_rows(X, "X")
-    with pytest.raises(ValueError, match=r"X has rows of zeros.*: 41, 43\."):
-        spaces.unit_rows(X, "X", first=40)
-    allowed = spaces.unit_rows(X, "X", zeros_allowed=True)
-    np.testing.assert_array_equal(allowed, [[1], [0], [1], [0]])
-
-
-def test_rows_are_scaled_block_by_block(monkeypatch, rng):
-    monkeypatch.setattr(spaces, "BLOCK_ROWS", 4)
-    X = rng.standard_normal((11, 3))
-    kept = X.copy()
-    expected = X / np.linalg.norm(X, axis=1, keepdims=True)
-    np.testing.assert_allclose(spaces.unit_rows(X, "X"), expected, rtol=1e-12)
-    np.testing.assert_array_equal(X, kept)
-    X[[2, 5, 10]] = 0
-    with pytest.raises(ValueError, match=r": 2, 5, 10\."):
-        spaces.unit_rows(X, "X")
-
-
-@pytest.mark.parametrize("row", [0, 3, 4, 10])
-def test_a_row_of_zeros_is_named_in_whichever_block_it_is(row, monkeypatch, rng):
-    X, y = rng.standard_normal((6, 4)), np.arange(6) % 3
-    model = FlowMatchingAligner(n_steps=2, logit_scale=10).fit(X, y)
-    monkeypatch.setattr("flowalign.prediction.BLOCK_BYTES", 4 * 4 * 8)
-    new = rng.standard_normal((11, 4))
-    new[row] = 0
-    with pytest.raises(ValueError, match=rf"X has rows of zeros.*: {row}\."):
-        model.predict(new)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_cosine_similarities(scale, rng):
-    x, targets = rng.standard_normal((4, 6)), rng.standard_normal((3, 6))
-    cosines = spaces.cosine_similarities(
-        torch.tensor(scale * x).float(), torch.tensor(targets / scale).float()
-    )
-    norms = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(targets, axis=1)
-    np.testing.assert_allclose(cosines.numpy(), x @ targets.T / norms, rtol=1e-4, atol=1e-6)
-
-
-def test_cosine_with_nothing_is_zero():
-    zero, row = torch.zeros(1, 3), torch.ones(1, 3)
-    assert spaces.cosine_similarities(zero, row) == 0
-    assert spaces.cosine_similarities(row, zero) == 0
 
 
 def test_class_means_do_not_depend_on_row_order(rng):

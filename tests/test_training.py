@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowalign.fields import MLPField
-from flowalign.training import train
+from flowalign.network import MLPField
+from flowalign.network.training import train
 
 BUDGET = {
     "noise": 0.0,
@@ -119,6 +119,23 @@ def test_weights_decay_by_the_schedule(max_iter, batch_size):
     rates += [(1 + math.cos(math.pi * k / falling)) / 2 for k in range(falling)]
     factor = np.prod(1 - 0.1 * 4.0 * np.array(rates))
     torch.testing.assert_close(field.state_dict()["project_in.weight"], factor * before)
+
+
+def test_every_epoch_visits_each_sample_once_at_a_time_of_its_own():
+    x0 = normal(12, 4)
+    field = new_field(4)
+    visits = []
+    field.register_forward_pre_hook(lambda module, inputs: visits.append(inputs))
+    # Samples rest at their targets, so that a position tells which one it is.
+    train(field, x0, x0, torch.arange(12), **BUDGET | {"max_iter": 2, "batch_size": 5})
+    assert [len(x) for _, x in visits] == [5, 5, 2] * 2
+    times = torch.cat([t for t, _ in visits])
+    rows = torch.cat([torch.cdist(x, x0).argmin(dim=1) for _, x in visits])
+    first, second = rows.split(12)
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(12))
+    assert first.tolist() != second.tolist() != list(range(12)) != first.tolist()
+    assert len(times.unique()) == 24
+    assert 0 <= times.min() < 0.2 < 0.8 < times.max() <= 1
 
 
 def test_noise_is_relative_to_the_size_of_the_features():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from flowalign.validation import as_numpy, holds_integers, max_steps
+from flowalign.parameters import as_numpy, holds_integers, max_steps
 
 
 def test_steps_of_an_nth_are_n():

@@ -28,7 +28,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowalign.class_embeddings import as_class_embeddings, class_vectors
+from flowalign.class_embeddings import class_vectors
+from flowalign.embedding_forms import as_class_embeddings
 from flowalign.parameters import is_auto
 from flowalign.spaces import class_means, place_targets
 from flowalign.sphere import unit_rows

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from flowalign.inputs import shorten
+from flowalign.inputs import shorten, shown
 from flowalign.prompts import words
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 HIDDEN = (".", "__MACOSX")  # beginnings of names; the latter is what macOS leaves in archives
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
+
+# What Pillow and libsndfile read wherever they are installed.
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+AUDIO_ENDINGS = (
+    ".wav", ".wave", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc",
+    ".au", ".snd", ".caf",
+)  # fmt: skip
+
+# What else holds pictures or sounds: read by some installations, or by none.
+OTHER_ENDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
+    IMAGE_ENDINGS: (
+        ".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".apng",
+        ".dib", ".tga", ".ico", ".icns", ".dds", ".qoi", ".pcx", ".psd", ".exr", ".hdr", ".pfm",
+        ".fits", ".svg", ".svgz", ".eps", ".wmf", ".emf", ".dng", ".raw", ".cr2", ".cr3", ".nef",
+        ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".dcm",
+    ),
+    AUDIO_ENDINGS: (
+        ".m4a", ".m4b", ".mp4", ".aac", ".ac3", ".eac3", ".dts", ".wma", ".webm", ".weba", ".mka",
+        ".amr", ".3gp", ".alac", ".ape", ".wv", ".tta", ".mpc", ".spx", ".mp2", ".mpga", ".ra",
+        ".voc", ".sph", ".nist", ".rf64", ".bwf", ".pcm", ".raw", ".mid", ".midi",
+    ),
+}  # fmt: skip
 
 
 def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
@@ -23,7 +49,8 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     ----------
     root : str or path
         The folder. ``root/tabby_cat/tom.jpg`` is a sample of class ``"tabby_cat"``. Files that are
-        hidden, or no pictures by their ending, are passed over.
+        hidden, or no pictures by their ending, are passed over. Taken are .jpg, .jpeg, .jpe, .jfif,
+        .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .pbm and .pnm, in capitals too.
 
     Returns
     -------
@@ -38,6 +65,11 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
         If there is no such folder.
     ValueError
         If it has no folders, or one of them has no picture, or pictures in folders of its own.
+
+    Warns
+    -----
+    UserWarning
+        If files of other endings look like pictures (.heic, .avif); it counts them.
 
     See Also
     --------
@@ -69,7 +101,8 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     ----------
     root : str or path
         The folder. ``root/song_thrush/dawn.wav`` is a sample of class ``"song_thrush"``. Files that
-        are hidden, or no sounds by their ending, are passed over.
+        are hidden, or no sounds by their ending, are passed over. Taken are .wav, .wave, .w64,
+        .flac, .ogg, .oga, .opus, .mp3, .aif, .aiff, .aifc, .au, .snd and .caf, in capitals too.
 
     Returns
     -------
@@ -82,6 +115,11 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
         If there is no such folder.
     ValueError
         If it has no folders, or one of them has no sound, or sounds in folders of its own.
+
+    Warns
+    -----
+    UserWarning
+        If files of other endings look like sounds (.m4a, .wma); it counts them.
     """
     return _load_folder(root, "sound", AUDIO_ENDINGS)
 
@@ -93,30 +131,59 @@ def _load_folder(root: str | os.PathLike[str], kind: str, endings: tuple[str, ..
     classes = visible_folders(folder)
     if not classes:
         raise ValueError(
-            f"{folder} has no folders; put the {kind}s of each class into a folder of its name, "
-            f"such as {Path('cat', 'tom' + endings[0])}."
+            f"{shown(folder)} has no folders; put the {kind}s of each class into a folder of its "
+            f"name, such as {Path('cat', 'tom' + endings[0])}."
         )
-    paths = {name: files_in(folder / name, endings) for name in classes}
+    listed = {name: files_in(folder / name, endings + OTHER_ENDINGS[endings]) for name in classes}
+    paths = {name: with_endings(listed[name], endings) for name in classes}
     empty = [name for name in classes if not paths[name]]
     if empty:
         nested = any(visible_folders(folder / name) for name in empty)
         hint = " They have folders instead: is root one level too high?" if nested else ""
+        others = _by_ending(path for name in empty for path in listed[name])
+        hint += f" They have files of other endings ({others}): convert these." if others else ""
         raise ValueError(
-            f"{folder} has folders without a {kind} ({', '.join(endings)}): {shorten(empty)}."
-            f"{hint} A class without samples needs no folder, only a class embedding."
+            f"{shown(folder)} has folders without a {kind} ({', '.join(endings)}): "
+            f"{shorten(empty)}.{hint} A class without samples needs no folder, only a class "
+            "embedding."
         )
     for name in classes:
         for inner in visible_folders(folder / name):
             if files_in(folder / name / inner, endings):
                 raise ValueError(
-                    f"{folder / name / inner} has {kind}s, one level too low to be found; put them "
-                    f"into {folder / name}, or make the folder a class of its own."
+                    f"{shown(folder / name / inner)} has {kind}s, one level too low to be found; "
+                    f"put them into {shown(folder / name)}, or make the folder a class of its own."
                 )
+    warn_of_others([path for name in classes for path in listed[name]], endings, stacklevel=4)
     return Bunch(
         X=np.array([path for name in classes for path in paths[name]], dtype=object),
         y=np.repeat(classes, [len(paths[name]) for name in classes]),
         class_names={name: words(name) or name for name in classes},
     )
+
+
+def with_endings(paths: Iterable[str], endings: tuple[str, ...]) -> list[str]:
+    """Return the paths with one of the endings, in capitals or not."""
+    return [path for path in paths if path.lower().endswith(endings)]
+
+
+def warn_of_others(paths: Iterable[str], endings: tuple[str, ...], *, stacklevel: int = 2) -> None:
+    """Warn of paths without one of the endings, for they will be passed over."""
+    others = set(paths).difference(with_endings(paths, endings))
+    if others:
+        warnings.warn(
+            f"{len(others)} files were passed over for their endings ({_by_ending(others)}), which "
+            f"not every installation reads. Convert them to {endings[0]}, or add their paths to "
+            "the list: the encoders try whatever they are given.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def _by_ending(paths: Iterable[str]) -> str:
+    """Count paths by their ending: ".avif: 2, .heic: 1"."""
+    counts = Counter(Path(path).suffix.lower() for path in paths)
+    return ", ".join(f"{ending}: {count}" for ending, count in sorted(counts.items()))
 
 
 def visible_folders(folder: Path) -> list[str]:

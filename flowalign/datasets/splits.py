@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from flowalign.datasets.folders import IMAGE_ENDINGS, files_in, visible_folders
-from flowalign.inputs import shorten
+from flowalign.inputs import shorten, shown
 from flowalign.parameters import one_of
 from flowalign.prompts import BENCHMARK_TEMPLATES, words
 
@@ -91,19 +91,19 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
     parts = layout.read(folder / layout.images, folder / layout.listing)
     empty = [part for part, rows in parts.items() if not rows]
     if empty:
-        raise ValueError(f"{name} in {folder} has no pictures in its {' and '.join(empty)} part.")
+        which = " and ".join(empty)
+        raise ValueError(f"{name} in {shown(folder)} has no pictures in its {which} part.")
+    listing = shown(folder / layout.listing)
     pairs = {(key, label) for rows in parts.values() for _, key, label in rows}
     names: dict[Any, str] = dict(sorted(pairs))
     if len(names) < len(pairs):
         twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"{folder / layout.listing} has two names for classes {shorten(twice)}.")
+        raise ValueError(f"{listing} has two names for classes {shorten(twice)}.")
     # Two classes of one name stay two: ImageNet has some.
     shared = {label for label, count in Counter(names.values()).items() if count > 1}
     labels = {k: f"{label} ({k})" if label in shared else label for k, label in names.items()}
     if len({*labels.values()}) < len(labels):
-        raise ValueError(
-            f"{folder / layout.listing} has classes that cannot be told apart by name."
-        )
+        raise ValueError(f"{listing} has classes that cannot be told apart by name.")
     bunch = Bunch(
         class_names={labels[k]: layout.fixes.get(old, words(old)) for k, old in names.items()},
         template=BENCHMARK_TEMPLATES[name],
@@ -117,8 +117,8 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
 def _must_exist(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(
-            f"{path} is missing. Data sets are expected as in CoOp's DATASETS.md, which also says "
-            "where to get them; root is the folder above the folders of the data sets."
+            f"{shown(path)} is missing. Data sets are expected as in CoOp's DATASETS.md, which "
+            "also says where to get them; root is the folder above the folders of the data sets."
         )
 
 
@@ -144,8 +144,8 @@ def _read_json(images: Path, listing: Path) -> Parts:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{listing} must be JSON with lists train, val and test of [path, number of the class, "
-            f"class name], which it is not ({error!r})."
+            f"{shown(listing)} must be JSON with lists train, val and test of [path, number of the "
+            f"class, class name], which it is not ({error!r})."
         ) from error
     return _present(parts)
 
@@ -160,7 +160,9 @@ def _read_aircraft(images: Path, listing: Path) -> Parts:
         ]
         unknown = sorted({name for _, _, name in lines} - set(numbers))
         if unknown:
-            raise ValueError(f"{listing} lacks variants of the {part} list: {shorten(unknown)}.")
+            raise ValueError(
+                f"{shown(listing)} lacks variants of the {part} list: {shorten(unknown)}."
+            )
         parts[part] = [(str(images / f"{key}.jpg"), numbers[name], name) for key, _, name in lines]
     return _present(parts)
 
@@ -174,7 +176,9 @@ def _read_imagenet(images: Path, listing: Path) -> Parts:
         synsets = visible_folders(images / place)
         unknown = sorted(set(synsets) - set(names))
         if unknown:
-            raise ValueError(f"{listing} has no names for {shorten(unknown)} in {images / place}.")
+            raise ValueError(
+                f"{shown(listing)} has no names for {shorten(unknown)} in {shown(images / place)}."
+            )
         parts[part] = [
             (path, synset, names[synset])
             for synset in synsets

@@ -9,11 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flowalign.datasets.folders import AUDIO_ENDINGS, IMAGE_ENDINGS, files_below
+from flowalign.datasets.folders import (
+    AUDIO_ENDINGS,
+    IMAGE_ENDINGS,
+    OTHER_ENDINGS,
+    files_below,
+    warn_of_others,
+    with_endings,
+)
 from flowalign.encoders.base import Encoder, described
 from flowalign.encoders.clap import ClapEncoder
 from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
 from flowalign.files import expanded, written_whole
+from flowalign.inputs import shown
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,13 +61,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     args = parser.parse_args(arguments)
     if not args.folder.is_dir():
-        parser.error(f"folder: {args.folder} is no folder")
+        parser.error(f"folder: {shown(args.folder)} is no folder")
     kind, endings = ("sounds", AUDIO_ENDINGS) if args.sounds else ("pictures", IMAGE_ENDINGS)
     try:
         i, n = args.shard or _shard_of_torchrun()
-        listed = files_below(args.folder, endings)
+        found = files_below(args.folder, endings + OTHER_ENDINGS[endings])
+        warn_of_others(found, endings)
+        listed = with_endings(found, endings)
         if not listed:
-            parser.error(f"folder: no {kind} below {args.folder} ({', '.join(endings)})")
+            parser.error(f"folder: no {kind} below {shown(args.folder)} ({', '.join(endings)})")
         args.out.mkdir(parents=True, exist_ok=True)  # now, not when all is encoded
         files = listed[i - 1 :: n]
         if not files:  # no error: torchrun would end the other processes
@@ -76,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
             )  # fmt: skip
     except (OSError, ValueError, ImportError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
-    print(f"{len(kept)} of {len(files)} {kind} in {path}")
+    print(f"{len(kept)} of {len(files)} {kind} in {shown(path)}")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -38,6 +38,10 @@ class Backbone(ABC):
         In place of a path comes what is in the file, if the backbone `reads_files`.
         """
 
+    def doubt(self, item: Any) -> str | None:
+        """Return why an item that could be prepared may not be what it seems; from threads too."""
+        return None
+
     @abstractmethod
     def forward(self, inputs: list[Any]) -> NDArray[np.float32]:
         """Return one row for each input."""

@@ -125,7 +125,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If items were skipped.
+            If items were skipped, or look like something else than they say.
         """
         self._check_parameters()
         one_of("views", views, ("mean", "stack"))
@@ -142,6 +142,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if failed:
             reasons = shorten([failed[i] for i in sorted(failed)])
             message = f"{len(failed)} of {len(items)} {self._kind}s were skipped: {reasons}"
+            warnings.warn(message, UserWarning, stacklevel=2)
+        if work.doubted:
+            reasons = shorten([work.doubted[i] for i in sorted(work.doubted)])
+            message = f"{len(work.doubted)} of {len(items)} {self._kind}s look odd: {reasons}"
             warnings.warn(message, UserWarning, stacklevel=2)
         if views == "stack":
             kept = np.repeat(kept, self.n_views)
@@ -214,9 +218,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _items(self, X: Any) -> list[Any]:
         if self._is_single(X):
-            raise ValueError(
-                f"X looks like one {self._kind}, an array of shape {X.shape}; give a list, [X]."
-            )
+            raise ValueError(f"X looks like one {self._kind}, {_described(X)}; give a list, [X].")
         return _as_items(X, self._kind)
 
     def _encoding(self, items: list[Any], modality: str, *, skip: bool = False) -> Encoding:
@@ -242,6 +244,12 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def _described(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"an array of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__} of {len(value)}"
 
 
 def _as_items(values: Any, kind: str) -> list[Any]:

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowalign.encoders.streaming import batches
+from flowalign.inputs import shown
 
 FILE_NAME = "features.sqlite"
 LOCK_SECONDS = 60.0  # how long to wait for other writers
@@ -134,7 +135,7 @@ class FeatureCache:
         if damaged:
             self._warn(
                 f"has {len(damaged)} damaged entries, which are encoded again; the first is of "
-                f"{damaged[0]}"
+                f"{shown(damaged[0])}"
             )
         return rows
 
@@ -219,7 +220,9 @@ class FeatureCache:
                     database.execute("COMMIT")
                 return database.total_changes - before
         except (sqlite3.Error, UnicodeError) as error:
-            raise ValueError(f"{path} cannot be merged into {self._file}: {error}.") from error
+            raise ValueError(
+                f"{shown(path)} cannot be merged into {shown(self._file)}: {error}."
+            ) from error
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -270,7 +273,7 @@ class FeatureCache:
         self._warn(f"is damaged ({error}); features are encoded again.{kept}".removesuffix("."))
 
     def _warn(self, message: str) -> None:
-        warnings.warn(f"The feature cache {self._file} {message}.", UserWarning, stacklevel=2)
+        warnings.warn(f"The feature cache {shown(self._file)} {message}.", stacklevel=2)
 
 
 def _printable(name: str) -> str:

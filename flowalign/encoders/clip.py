@@ -23,7 +23,7 @@ from flowalign.encoders.models import (
     require,
     unit_rows_of,
 )
-from flowalign.encoders.pictures import random_crop, read_picture
+from flowalign.encoders.pictures import doubt, random_crop, read_picture, without_ends
 from flowalign.prompts import IMAGE_TEMPLATES
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ class OpenCLIPEncoder(TorchEncoder):
     Rows have length 1. Pictures are paths, PIL images or uint8 arrays of shape (height, width, 3),
     with a fourth channel for transparency, or (height, width) for grey. For many pictures give
     paths: what is decoded stays in memory as long as the PIL image does. Pictures are turned
-    upright as their EXIF data say; transparent parts are put on white; then comes the preprocessing
-    that the model was trained with. Texts longer than the model's context are cut by its tokenizer.
+    upright as their EXIF data say; transparent parts are put on white; grey of 16 bits is scaled to
+    8, with a warning if it comes out nearly black; then comes the preprocessing that the model was
+    trained with. Texts longer than the model's context are cut by its tokenizer.
 
     Weights are loaded when first needed, once per process. They are not part of pickles, and
     clones share them.
@@ -167,6 +168,10 @@ class _CLIP(TorchBackbone):
         plain = [picture] if 0 in numbers else []
         return [self.preprocess(view) for view in (*plain, *crops)]
 
+    def doubt(self, item: Any) -> str | None:
+        """Return why a picture may come out nearly black."""
+        return doubt(item)
+
     @torch.inference_mode()
     def forward(self, inputs: list[torch.Tensor]) -> NDArray[np.float32]:
         """Return the embeddings of pictures, of length 1."""
@@ -203,11 +208,14 @@ def _load(
         tokenizer = open_clip.get_tokenizer(model_name)
         configuration = open_clip.get_model_config(architecture)
     preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    preprocess = open_clip.transform.image_transform_v2(preprocessing, is_train=False)
+    if preprocessing.resize_mode == "shortest":  # and then takes the middle
+        preprocess.transforms.insert(0, without_ends)
     identity = fingerprint(model, configuration)
     return _CLIP(
         name=" ".join(filter(None, ["open_clip", model_name, pretrained])),
         model=model.eval().to(device),
-        preprocess=open_clip.transform.image_transform_v2(preprocessing, is_train=False),
+        preprocess=preprocess,
         tokenizer=tokenizer,
         device=device,
         identity={**identity, "preprocessing": f"{PREPROCESSING} {preprocessing}"},

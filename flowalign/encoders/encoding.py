@@ -15,6 +15,7 @@ from tqdm import tqdm
 from flowalign.encoders.backbone import content_hash, is_path
 from flowalign.encoders.known_files import KnownFiles
 from flowalign.encoders.streaming import batches, in_threads
+from flowalign.inputs import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,7 @@ class Encoding:
     progress: str | None = None
     table: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)  # why items could not be read
+    doubted: dict[int, str] = field(default_factory=dict)  # what is odd about those that could
 
     def texts(self) -> NDArray[np.float32]:
         """Encode texts, (m, e)."""
@@ -110,6 +112,9 @@ class Encoding:
         def prepare(i: int) -> list[_Input]:
             item = self._read(i, contents[i])
             inputs = self.backbone.prepare(item, missing[i], n_views)
+            doubt = self.backbone.doubt(item)
+            if doubt is not None:
+                self.doubted[i] = f"{self._name(i)}: {doubt}."
             of_views = zip(missing[i], inputs, strict=True)
             return [_Input(keys[i][k], value, i) for k, value in of_views]
 
@@ -252,7 +257,7 @@ class Encoding:
 
     def _name(self, i: int) -> str:
         item = self.items[i]
-        return (os.fspath(item) or "''") if is_path(item) else f"{self.kind} {i} of X"
+        return shown(item) if is_path(item) else f"{self.kind} {i} of X"
 
     def _fail(self, i: int, error: Exception) -> None:
         """Note why an item could not be read, or raise it, naming the item."""

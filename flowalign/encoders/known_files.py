@@ -47,6 +47,6 @@ class KnownFiles:
 def _signature(path: Any) -> tuple[int, ...] | None:
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter for names that no file can have
         return None
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,13 @@ _DECODING = threading.Lock()
 # Shares of the area and ratios of the sides that a random crop may have.
 CROP_AREA = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+
+# How many times longer than wide a picture may be before its ends are cut off. Of its middle, a
+# square of the shorter side is seen, and a little around it blends in when it is resized.
+LONGEST = 16
+
+# Values of 16-bit data below this fit into 12 bits, which cameras and scanners give.
+TWELVE_BITS = 1 << 12
 
 
 def read_picture(opened: Any) -> Image:
@@ -36,7 +45,7 @@ def read_picture(opened: Any) -> Image:
     Raises
     ------
     ValueError
-        If there is no picture in it, or a damaged one.
+        If there is no picture in it, a damaged one, or one of more pixels than Pillow admits.
     TypeError
         If it is something else.
     """
@@ -49,17 +58,59 @@ def read_picture(opened: Any) -> Image:
     if isinstance(opened, np.ndarray) and opened.dtype != np.uint8:
         raise TypeError(f"Pictures given as arrays must be uint8, got {opened.dtype}")
     try:
-        if isinstance(opened, bytes):
-            picture = Image.open(io.BytesIO(opened))
-        elif isinstance(opened, np.ndarray):
-            picture = Image.fromarray(opened)
-        else:
-            picture = opened
-            with _DECODING:  # the same picture may be in the list, and in two threads, twice
-                picture.load()
-        return _rgb(ImageOps.exif_transpose(picture))
+        with _too_large_said():
+            if isinstance(opened, bytes):
+                picture = Image.open(io.BytesIO(opened))
+            elif isinstance(opened, np.ndarray):
+                picture = Image.fromarray(opened)
+            else:
+                picture = opened
+                with _DECODING:  # the same picture may be in the list, and in two threads, twice
+                    picture.load()
+            return _rgb(ImageOps.exif_transpose(picture))
+    except (MemoryError, _TooLarge):
+        raise
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(f"no picture, or a damaged one ({error})") from error
+
+
+class _TooLarge(ValueError):
+    """More pixels than Pillow admits."""
+
+
+@contextmanager
+def _too_large_said() -> Iterator[None]:
+    """Say what Pillow's guard against decompression bombs means, and how to go on."""
+    from PIL import Image
+
+    try:
+        yield
+    # The warning comes as an error where a user's filter makes it one.
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _TooLarge(
+            f"it is too large for Pillow ({error}); make it smaller or, if you trust it, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+
+
+def doubt(opened: Any) -> str | None:
+    """Return why a picture that `read_picture` takes may come out nearly black; None if not."""
+    from PIL import Image
+
+    if not isinstance(opened, bytes | Image.Image):
+        return None
+    picture = Image.open(io.BytesIO(opened)) if isinstance(opened, bytes) else opened
+    grey = picture.mode.startswith("I;16")
+    if not grey and ";16" not in repr(getattr(picture, "tile", "")):  # colours are read as 8 bits
+        return None
+    largest = int(np.asarray(picture).max(initial=0))
+    largest = largest if grey else largest << 8
+    if not 0 < largest < TWELVE_BITS:
+        return None
+    return (
+        f"its 16-bit values end at {largest} of 65535, which is nearly black; if they are data of "
+        "fewer bits, scale them to 16, or give it as a uint8 array"
+    )
 
 
 def _rgb(picture: Image) -> Image:
@@ -97,5 +148,24 @@ def random_crop(picture: Image, rng: np.random.Generator) -> Image:
     height = min(picture.height, max(1, round(math.sqrt(area / ratio))))
     left = int(rng.integers(picture.width - width + 1))
     top = int(rng.integers(picture.height - height + 1))
-    crop = picture.crop((left, top, left + width, top + height))
+    crop = _cut(picture, (left, top, left + width, top + height))
     return ImageOps.mirror(crop) if rng.random() < 0.5 else crop
+
+
+def without_ends(picture: Image) -> Image:
+    """Cut off the ends of a very long picture, for a model that sees the middle alone.
+
+    To bring the shorter side to the size that a model takes, such a picture would grow to any
+    length first: one of 20000 x 1 pixels to 4 GB.
+    """
+    short, long = sorted(picture.size)
+    ends = (long - LONGEST * short) // 2  # of equal length: the middle stays the middle
+    if ends <= 0:
+        return picture
+    left, top = (ends, 0) if picture.width == long else (0, ends)
+    return _cut(picture, (left, top, picture.width - left, picture.height - top))
+
+
+def _cut(picture: Image, box: tuple[int, int, int, int]) -> Image:
+    with _too_large_said():
+        return picture.crop(box)

@@ -37,8 +37,8 @@ def field_fitter(
     device : torch.device
     """
     rng = check_random_state(params["random_state"])
-    seeds = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
-    known = params | {"prior": prior, "seeds": seeds, "device": str(device)}
+    known = params | {"prior": prior, "device": str(device)}
+    known["seeds"] = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
     settings = {name: known[name] for name in kind.settings}
     memory = check_memory(params["memory"])
     if kind.random and not isinstance(params["random_state"], Integral):

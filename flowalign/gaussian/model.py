@@ -232,8 +232,11 @@ class GaussianModel:
         values = [state[name] for name in numbers]
         if not all(type(value) in (int, float) and 0 <= value < 1e18 for value in values):
             raise ValueError("the numbers of the model are out of range.")
-        if (state["statistics.counts"] < 0).any() or (state["within.variances"] <= 0).any():
+        counts = state["statistics.counts"]
+        if (counts < 0).any() or (state["within.variances"] <= 0).any():
             raise ValueError("counts or variances of the model are negative.")
+        if rows < width and rows > counts.sum():
+            raise ValueError("the scatter of the model has more rows than there were samples.")
         if state["within.tail"] <= width or not state["within.divisor"]:
             raise ValueError("the covariance of the model is none.")
 

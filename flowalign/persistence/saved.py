@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +10,11 @@ from threading import Lock
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import validate_data
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.files import expanded
+from flowalign.inputs import as_numpy, float_dtypes
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore
 
@@ -35,6 +38,9 @@ class SavedAligner:
     so its methods can be handed to Dask's ``map_blocks``, Ray's ``map_batches``, joblib or
     ``multiprocessing`` for any number of blocks. A process keeps the last eight models. What else
     an aligner has, such as ``classes_``, the attribute ``aligner`` has.
+
+    Blocks of no rows, which a filter may leave, are answered with no rows, where an aligner, like
+    all of scikit-learn, refuses them.
 
     Parameters
     ----------
@@ -92,15 +98,22 @@ class SavedAligner:
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the labels of rows, as :meth:`FlowMatchingAligner.predict` does."""
-        return self.aligner.predict(X)
+        return self._answer("predict", X)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return probabilities, as :meth:`FlowMatchingAligner.predict_proba` does."""
-        return self.aligner.predict_proba(X)
+        return self._answer("predict_proba", X)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Carry rows along the field, as :meth:`FlowMatchingAligner.transform` does."""
-        return self.aligner.transform(X)
+        return self._answer("transform", X)
+
+    def _answer(self, method: str, X: Any) -> NDArray[Any]:
+        aligner = self.aligner
+        shape: tuple[int, ...] = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[0] == 0:
+            return _answer_to_none(aligner, method, X)
+        return getattr(aligner, method)(X)
 
     def __repr__(self) -> str:
         return f"SavedAligner({self.path!r})"
@@ -115,3 +128,15 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner:
             "machine. Make a new SavedAligner, of a file that all machines see."
         )
     return restore(path, contents)
+
+
+def _answer_to_none(aligner: FlowMatchingAligner, method: str, X: Any) -> NDArray[Any]:
+    """Return what `method` says of zero rows: of the width and dtype that it has for others."""
+    checked = validate_data(
+        aligner, as_numpy(X, "X"), reset=False, dtype=float_dtypes(X), ensure_min_samples=0
+    )
+    nameless = copy.copy(aligner)  # names were checked, and an array has none
+    if hasattr(nameless, "feature_names_in_"):
+        del nameless.feature_names_in_
+    somewhere = aligner.class_embeddings_[:1].astype(checked.dtype)
+    return getattr(nameless, method)(somewhere)[:0]

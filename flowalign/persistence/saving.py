@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
-from flowalign.class_embeddings import as_class_embeddings
+from flowalign.embedding_forms import as_class_embeddings
 from flowalign.files import written_whole
 from flowalign.parameters import class_probabilities
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings

@@ -9,9 +9,10 @@ import torch
 from paper_network import PaperField
 
 from flowalign import ode
-from flowalign.fields import GaussianField, MLPField
-from flowalign.fields.mlp import TIME_FEATURES
-from flowalign.training import train
+from flowalign.gaussian import GaussianField
+from flowalign.network import MLPField
+from flowalign.network.field import TIME_FEATURES
+from flowalign.network.training import train
 
 N_STEPS = 5
 

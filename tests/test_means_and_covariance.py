@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from gaussian_toy import make, support_of, tensor
+from gaussian_toy import make, statistics_of, tensor
 from sklearn.covariance import shrunk_covariance
 
-from flowalign.class_model import Support, estimate_covariance, estimate_means
+from flowalign.gaussian.covariance import estimate_covariance
+from flowalign.gaussian.means import estimate_means
+from flowalign.gaussian.statistics import ClassStatistics
 
 
 def covariance_of(X, codes, E):
-    support = support_of(X, codes, len(E))
-    found = estimate_covariance(support, tensor(X), estimate_means(support, tensor(E)))
+    statistics = statistics_of(X, codes, len(E))
+    found = estimate_covariance(statistics, *estimate_means(statistics, tensor(E)))
     return found, (found.basis * found.variances @ found.basis.T).numpy()
 
 
@@ -38,11 +40,11 @@ def test_covariance_is_scikit_learns_shrunk_one(counts, d):
 def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves():
     """All classes single: the scatter of the sample means under the precision of their process."""
     X, codes, E = make([1] * 8, d=6)
-    support = support_of(X, codes, 8)
-    means = estimate_means(support, tensor(E))
+    statistics = statistics_of(X, codes, 8)
+    means, precision = estimate_means(statistics, tensor(E))
     found, covariance = covariance_of(X, codes, E)
     r = X[np.argsort(codes)] - means.common.numpy()
-    W = r.T @ means.precision.numpy() @ r
+    W = r.T @ precision.numpy() @ r
     np.testing.assert_allclose(
         covariance, (W + np.trace(W) / 7 * np.eye(6)) / (7 + 6), rtol=1e-7, atol=1e-9
     )
@@ -53,12 +55,12 @@ def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves():
 def test_single_samples_of_a_mixed_set_count_by_their_share(d):
     """Two of five classes have one sample: in that share the spread of the means joins in."""
     X, codes, E = make([1, 4, 3, 1, 6], d=d)
-    support = support_of(X, codes, 5)
-    means = estimate_means(support, tensor(E))
+    statistics = statistics_of(X, codes, 5)
+    means, precision = estimate_means(statistics, tensor(E))
     found, covariance = covariance_of(X, codes, E)
-    within = X - support.means.numpy()[codes]  # none of the single ones
-    r = support.means.numpy() - means.common.numpy()
-    W = within.T @ within + 0.4 * r.T @ means.precision.numpy() @ r
+    within = X - statistics.means.numpy()[codes]  # none of the single ones
+    r = statistics.means.numpy() - means.common.numpy()
+    W = within.T @ within + 0.4 * r.T @ precision.numpy() @ r
     freedom = 15 - 5 + 0.4 * 4
     expected = shrunk_covariance(W / freedom, shrinkage=d / (15 - 1 + d))
     np.testing.assert_allclose(covariance, expected, rtol=1e-7, atol=1e-9)
@@ -71,7 +73,9 @@ def test_where_the_origin_is_does_not_matter(counts):
     shift = 1e3 * np.random.default_rng(5).normal(size=6)
     for seed in range(5):
         X, codes, E = make(counts, e=3, seed=seed)
-        one, other = (estimate_means(support_of(x, codes, 5), tensor(E)) for x in (X, X + shift))
+        one, other = (
+            estimate_means(statistics_of(x, codes, 5), tensor(E))[0] for x in (X, X + shift)
+        )
         assert other.text_spread == one.text_spread
         assert other.residual_spread == one.residual_spread
         np.testing.assert_allclose(other.means.numpy() - shift, one.means, atol=1e-8)
@@ -85,10 +89,10 @@ def test_float32_features_are_summed_in_float64(d):
     X, codes, E = make([1000, 800, 700], d=d)
     X = (X + 100).astype(np.float32)
     (single, means), (double, expected) = (
-        (estimate_covariance(support, x, means), means)
+        (estimate_covariance(statistics, *estimated), estimated[0])
         for x in (torch.from_numpy(X), tensor(X))
-        for support in [Support.of(x, torch.from_numpy(codes), 3)]
-        for means in [estimate_means(support, tensor(E))]
+        for statistics in [ClassStatistics.of(x, torch.from_numpy(codes), 3)]
+        for estimated in [estimate_means(statistics, tensor(E))]
     )
     for one, other in ((single.variances, double.variances), (means.means, expected.means)):
         assert one.dtype == torch.float64
@@ -124,25 +128,26 @@ def brute_force(M, counts, sampled, K):
 @pytest.mark.parametrize("text", [True, False])
 def test_means_and_their_covariance_are_the_bayes_posterior(counts, text):
     X, codes, E = make(counts)
-    support = support_of(X, codes, 5)
-    found = estimate_means(support, tensor(E) if text else None)
-    sampled = support.sampled.numpy()
+    statistics = statistics_of(X, codes, 5)
+    found, _ = estimate_means(statistics, tensor(E) if text else None)
+    sampled = statistics.sampled.numpy()
     centred = E - E[sampled].mean(axis=0)
     G = centred @ centred.T
     G *= (len(sampled) - 1) / np.trace(G[np.ix_(sampled, sampled)])
     K = found.text_spread * G + found.residual_spread * np.eye(5)
     if not text:
         assert found.text_spread == 0
-    means, covariance = brute_force(support.means.numpy(), support.counts.numpy(), sampled, K)
+    M, counts = (a.numpy()[sampled] for a in (statistics.means, statistics.counts))
+    means, covariance = brute_force(M, counts, sampled, K)
     np.testing.assert_allclose(found.means, means, atol=1e-3)
     np.testing.assert_allclose(found.covariance, covariance, atol=1e-3)
 
 
 def test_without_text_it_is_shrinkage_to_the_common_mean():
     X, codes, _ = make([4, 4, 4])
-    support = support_of(X, codes, 3)
-    found = estimate_means(support, None)
-    M = support.means.numpy()
+    statistics = statistics_of(X, codes, 3)
+    found, _ = estimate_means(statistics, None)
+    M = statistics.means.numpy()
     weight = 1 / (1 + found.residual_spread * 4)
     np.testing.assert_allclose(found.means, weight * M.mean(axis=0) + (1 - weight) * M)
 
@@ -150,22 +155,22 @@ def test_without_text_it_is_shrinkage_to_the_common_mean():
 def test_single_samples_without_text_lie_a_fifth_nearer_to_each_other():
     """They vary by 1 within their class and by a quarter of that between classes."""
     X, codes, _ = make([1] * 7)
-    found = estimate_means(support_of(X, codes, 7), None)
+    found, _ = estimate_means(statistics_of(X, codes, 7), None)
     own = X[np.argsort(codes)]
     np.testing.assert_allclose(found.means, 0.8 * X.mean(axis=0) + 0.2 * own)
 
 
 def test_equal_samples_of_a_class_are_its_mean():
     X = np.repeat(np.random.default_rng(0).normal(size=(4, 5)), 3, axis=0)
-    found = estimate_means(support_of(X, np.repeat(range(4), 3), 4), tensor(np.eye(4)))
+    found, _ = estimate_means(statistics_of(X, np.repeat(range(4), 3), 4), tensor(np.eye(4)))
     np.testing.assert_allclose(found.means, X[::3], atol=0.1 * np.ptp(X))
 
 
 def test_units_and_row_order_do_not_matter():
     X, codes, E = make([4, 2, 7, 0, 1])
     order = np.random.default_rng(1).permutation(len(X))
-    found = estimate_means(support_of(X, codes, 5), tensor(E))
-    other = estimate_means(support_of(1e-3 * X[order], codes[order], 5), tensor(50 * E))
+    found, _ = estimate_means(statistics_of(X, codes, 5), tensor(E))
+    other, _ = estimate_means(statistics_of(1e-3 * X[order], codes[order], 5), tensor(50 * E))
     assert found.text_spread == other.text_spread
     assert found.residual_spread == other.residual_spread
     np.testing.assert_allclose(other.means, 1e-3 * found.means)
@@ -187,9 +192,9 @@ def test_units_and_row_order_do_not_matter():
 )
 @pytest.mark.parametrize("E", [np.eye(3), np.ones((3, 2)), None], ids=["text", "equal text", "no"])
 def test_corner_cases_are_finite(X, codes, E):
-    support = support_of(X, codes, 3)
-    means = estimate_means(support, None if E is None else tensor(E))
-    covariance = estimate_covariance(support, tensor(X), means)
+    statistics = statistics_of(X, codes, 3)
+    means, precision = estimate_means(statistics, None if E is None else tensor(E))
+    covariance = estimate_covariance(statistics, means, precision)
     for values in (means.means, means.covariance, covariance.variances, covariance.basis):
         assert values.isfinite().all()
     assert (covariance.variances > 0).all()

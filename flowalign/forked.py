@@ -1,0 +1,23 @@
+"""One thread in forked children.
+
+A fork copies one thread of a process. The others, among which torch has divided its work so far,
+are not in the child; torch does not know, and waits for them without end. With one thread it has
+nobody to wait for. So importing flowalign sets one thread in each child that is forked afterwards,
+as torch does in the workers of its ``DataLoader``; the number in the parent, which is its user's,
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def _one_thread() -> None:
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # where there is no fork, nothing is to be done
+    os.register_at_fork(after_in_child=_one_thread)
