@@ -41,7 +41,9 @@ def test_class_embeddings_that_may_stand_in_columns_are_warned_about(load, data)
         load(class_embeddings=np.vstack([vectors, vectors[:1]]).T)
 
 
-@pytest.mark.parametrize("shape", [(5, 16), (5, 5), (5, 3), (5, 40), (9, 16), (40, 16), (40, 3)])
+@pytest.mark.parametrize(
+    "shape", [(5, 16), (5, 5), (5, 3), (5, 40), (9, 16), (40, 16), (40, 3), (16, 3)]
+)
 def test_class_embeddings_in_rows_are_taken(shape, load):
     """Names without samples, and spaces of any width."""
     vectors = np.random.default_rng(0).normal(size=shape)

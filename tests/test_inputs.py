@@ -211,7 +211,8 @@ def test_tensors_are_taken_wherever_arrays_are():
                 getattr(model, method)(rows_of(X)), getattr(expected, method)(X), rtol=1e-9
             )
         weights = torch.ones(12, requires_grad=True)
-        assert model.score(rows_of(X), labels, weights) == expected.score(X, codes)
+        for given in (labels, torch.tensor(codes).bfloat16()):
+            assert model.score(rows_of(X), given, weights) == expected.score(X, codes)
 
 
 def test_an_encoder_may_return_tensors():

@@ -74,9 +74,9 @@ def test_every_step_says_the_same(solver, model, data):
     ],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("labels", [["b", "a", "c"], [3, 1, 2]], ids=str)
+@pytest.mark.parametrize("labels", [["b", "a", "c"], [3, 1, 2], [True, False]], ids=str)
 def test_no_labels_are_of_every_dtype(y, labels):
-    X, E = np.empty((0, 4)), np.eye(4)[:3]
+    X, E = np.empty((0, 4)), np.eye(4)[: len(labels)]
     for given in (
         ClassEmbeddings(labels, E), dict(zip(labels, E, strict=True)), pd.DataFrame(E, labels),
     ):  # fmt: skip
