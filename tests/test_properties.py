@@ -13,8 +13,9 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import NotFittedError
 
 import flowalign
-from flowalign import ClassEmbeddings, FlowMatchingAligner, fitting
+from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.datasets import make_cross_modal
+from flowalign.network import fit as network_fit
 
 LABELS = {
     "integers": lambda n: np.arange(n) * 3 - 4,
@@ -160,8 +161,8 @@ def test_an_interrupted_fit_changes_nothing(data, stage, monkeypatch):
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    original = fitting.train
-    monkeypatch.setattr(fitting, "train", interrupt)
+    original = network_fit.train
+    monkeypatch.setattr(network_fit, "train", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(data.X_train[::-1], data.y_train, None)
     assert len(calls) == (1 if stage == "the fit" else 2)

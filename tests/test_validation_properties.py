@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from flowalign.parameters import as_numpy, holds_integers, max_steps
+from flowalign.inputs import as_numpy, holds_integers
+from flowalign.ode import max_steps
 
 
 def test_steps_of_an_nth_are_n():
