@@ -12,7 +12,6 @@ import pytest
 from flowalign import FlowMatchingAligner, save
 from flowalign.datasets import make_cross_modal
 
-
 # What pytest -m core runs: files about the mathematics, which need no estimator and no files.
 CORE = {
     "calibration", "closed_form", "coupling", "evidence", "fields_gaussian", "fields_mlp",

@@ -102,6 +102,16 @@ def test_one_sampled_class_leaves_the_medians():
     assert weights(X, np.zeros(4, dtype=int), np.eye(3)) == (0.02, 1.0)
 
 
+def test_a_density_that_is_right_is_believed():
+    """In few dimensions, of many samples: far from the medians, with a weight of about 1."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(4), 250)
+    X = 1.5 * rng.normal(size=(4, 3))[codes] + rng.normal(size=(1000, 3))
+    samples, text = weights(X, codes, rng.normal(size=(4, 3)))
+    assert samples == pytest.approx(1, rel=0.2)
+    assert text < 0.02
+
+
 def test_only_the_samples_that_were_left_out_count(joint):
     """Of large sets some: the others are in the model, and would flatter it."""
     X, codes, targets = joint

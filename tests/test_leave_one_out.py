@@ -115,3 +115,15 @@ def test_class_weights_are_those_of_the_velocity():
     model, t = left_out(X, codes, E, targets, noise_std=0.0), torch.tensor(0.3)
     straight = (model.posterior(t, X) @ model.field.targets - model.rotate(X)) / 0.7
     torch.testing.assert_close(model.velocity(t, model.rotate(X)), straight)
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_the_end_it_is_what_it_is_a_thousandth_before(noise_std, dtype):
+    data = support_set([4, 6, 3, 5], d=6)
+    model = left_out(*data, noise_std=noise_std, dtype=dtype)
+    z = model.rotate(data[3][data[1]].to(dtype))  # each sample at the target of its class
+    last, end = (torch.tensor(t, dtype=dtype) for t in (0.999, 1.0))
+    for read, x in ((model.velocity, z), (model.posterior, model.rotate_back(z))):
+        assert read(end, x).isfinite().all()
+        torch.testing.assert_close(read(end, x), read(last, x))

@@ -37,16 +37,17 @@ def test_covariance_is_scikit_learns_shrunk_one(counts, d):
     assert found.single_share == 0
 
 
-def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves():
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_one_sample_a_class_takes_the_scatter_of_what_text_leaves(n):
     """All classes single: the scatter of the sample means under the precision of their process."""
-    X, codes, E = make([1] * 8, d=6)
-    statistics = statistics_of(X, codes, 8)
+    X, codes, E = make([1] * n, d=6)
+    statistics = statistics_of(X, codes, n)
     means, precision = estimate_means(statistics, tensor(E))
     found, covariance = covariance_of(X, codes, E)
     r = X[np.argsort(codes)] - means.common.numpy()
     W = r.T @ precision.numpy() @ r
     np.testing.assert_allclose(
-        covariance, (W + np.trace(W) / 7 * np.eye(6)) / (7 + 6), rtol=1e-7, atol=1e-9
+        covariance, (W + np.trace(W) / (n - 1) * np.eye(6)) / (n - 1 + 6), rtol=1e-7, atol=1e-9
     )
     assert found.single_share == 1
 
@@ -70,7 +71,7 @@ def test_single_samples_of_a_mixed_set_count_by_their_share(d):
 @pytest.mark.parametrize("counts", [[4, 7, 3, 5, 2], [1] * 5, [4, 0, 1, 3, 0], [900, 300, 4, 1, 1]])
 def test_where_the_origin_is_does_not_matter(counts):
     """Another origin moves the means along, and nothing else."""
-    shift = 1e3 * np.random.default_rng(5).normal(size=6)
+    shift = 1e6 * np.random.default_rng(5).normal(size=6)
     for seed in range(5):
         X, codes, E = make(counts, e=3, seed=seed)
         one, other = (
@@ -78,10 +79,10 @@ def test_where_the_origin_is_does_not_matter(counts):
         )
         assert other.text_spread == one.text_spread
         assert other.residual_spread == one.residual_spread
-        np.testing.assert_allclose(other.means.numpy() - shift, one.means, atol=1e-8)
-        np.testing.assert_allclose(other.covariance, one.covariance)
+        np.testing.assert_allclose(other.means.numpy() - shift, one.means, atol=1e-6)
+        np.testing.assert_allclose(other.covariance, one.covariance, rtol=1e-6)
         (_, near), (_, far) = (covariance_of(x, codes, E) for x in (X, X + shift))
-        np.testing.assert_allclose(far, near, atol=1e-8)
+        np.testing.assert_allclose(far, near, atol=1e-6)
 
 
 @pytest.mark.parametrize("d", [4, 40])
@@ -108,9 +109,10 @@ def test_covariance_has_the_size_of_the_truth(n_shots):
     assert found.variances.mean() == pytest.approx(1, rel=0.1)
 
 
-def test_no_width_leaves_positive_variances():
-    found, _ = covariance_of(np.ones((6, 4)), [0, 0, 1, 1, 2, 2], np.eye(3))
-    assert (found.variances > 0).all()
+def test_no_width_leaves_that_of_a_hundred_thousandth_of_the_features():
+    for size in (1, 30):
+        found, _ = covariance_of(size * np.ones((6, 4)), [0, 0, 1, 1, 2, 2], np.eye(3))
+        np.testing.assert_allclose(found.variances.sqrt(), size * 1e-5)
 
 
 # ------------------------------------------------------------------ class means

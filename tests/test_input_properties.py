@@ -23,7 +23,7 @@ def test_only_rounding_of_the_step_size_is_forgiven():
 def test_the_order_of_bytes_is_no_property_of_the_numbers(dtype):
     numbers = np.arange(6).reshape(3, 2)
     for order in "<>":
-        found = as_numpy(numbers.astype(f"{order}{dtype}"))
+        found = as_numpy(numbers.astype(f"{order}{dtype}"), "X")
         assert found.dtype == np.dtype(f"={dtype}")
         assert found.dtype.isnative
         np.testing.assert_array_equal(found, numbers)
@@ -32,13 +32,13 @@ def test_the_order_of_bytes_is_no_property_of_the_numbers(dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_halves_become_single_precision(dtype):
     tensor = torch.tensor([[0.5, -2.0]], dtype=dtype, requires_grad=True)
-    assert as_numpy(tensor).dtype == np.float32
-    assert as_numpy(tensor).tolist() == [[0.5, -2.0]]
+    assert as_numpy(tensor, "X").dtype == np.float32
+    assert as_numpy(tensor, "X").tolist() == [[0.5, -2.0]]
 
 
 def test_other_containers_are_left_as_they_are():
     for values in ([[1.0]], pd.DataFrame([[1.0]]), np.ones((2, 1)), np.ones((2, 1), np.float32)):
-        assert as_numpy(values) is values
+        assert as_numpy(values, "X") is values
 
 
 COUNTS = np.array([[0, 1], [1, 0]])
