@@ -36,8 +36,14 @@ def test_halves_become_single_precision(dtype):
     assert as_numpy(tensor, "X").tolist() == [[0.5, -2.0]]
 
 
-def test_other_containers_are_left_as_they_are():
-    for values in ([[1.0]], pd.DataFrame([[1.0]]), np.ones((2, 1)), np.ones((2, 1), np.float32)):
+def test_arrays_frames_and_what_has_no_array_in_it_are_left_as_they_are():
+    for values in (
+        pd.DataFrame([[1.0]]),
+        np.ones((2, 1)),
+        np.ones((2, 1), np.float32),
+        "name",
+        None,
+    ):
         assert as_numpy(values, "X") is values
 
 
