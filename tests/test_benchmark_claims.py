@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import t
 
 from flowalign import FlowMatchingAligner
-from flowalign.benchmark import variants
+from flowalign.benchmark import measurements
 from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.claims import CLAIMS, page, verdict
-from flowalign.benchmark.variants import measure, random_pairs, shipped, transport_pairs
+from flowalign.benchmark.measurements import measure, random_pairs, shipped, transport_pairs
 from flowalign.network import fit as network_fit
 
 
@@ -89,7 +89,7 @@ def cells(**gaps):
     return {
         (f"set {k}", n_shots): base | {name: np.array([gap, gap]) for name, gap in gaps.items()}
         for k in range(4)
-        for n_shots in variants.SHOTS
+        for n_shots in measurements.SHOTS
     }
 
 
@@ -162,7 +162,7 @@ def test_own_pairs_are_the_coupling_by_label(monkeypatch):
         return []
 
     monkeypatch.setattr(network_fit, "train", watch)
-    variants._coupled(data, rows, targets, variants.own_pairs, 0)
+    measurements._coupled(data, rows, targets, measurements.own_pairs, 0)
     ((x0, labels, settings),) = seen
     assert labels.tolist() == data.y_train[rows].tolist() * 10
     np.testing.assert_allclose(x0[:120], data.X_train[rows], rtol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from flowalign.encoders import ClapEncoder, OpenCLIPEncoder
-from flowalign.encoders.models import (
+from flowalign.encoders.loading import (
     drawn_from,
     fingerprint,
     has_no_weights,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from number_files import CALLS, ReadingEncoder, count_letters, read_numbers, write_files
 
-from flowalign.encoders import CallableEncoder, encoding, known_files
+from flowalign.encoders import CallableEncoder, encoding, hash_memo
 from flowalign.encoders.cache import FILE_NAME
 from flowalign.prompts import IMAGE_TEMPLATES
 
@@ -46,8 +46,8 @@ def test_content_counts_not_the_name(files, tmp_path):
 def test_a_file_that_was_hashed_before_is_hashed_again_when_it_changes(
     files, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(known_files, "AT_REST_FINE", -1e9)  # remembered at once
-    monkeypatch.setattr(known_files, "AT_REST_SECONDS", -1e9)
+    monkeypatch.setattr(hash_memo, "AT_REST_FINE", -1e9)  # remembered at once
+    monkeypatch.setattr(hash_memo, "AT_REST_SECONDS", -1e9)
     encoder = _cached(tmp_path)
     encoder.transform(files)
     stat, new = os.stat(files[0]), "9 9 9 9"
@@ -165,7 +165,7 @@ def test_a_file_written_again_within_the_tick_of_a_clock_is_read_again(tmp_path,
         times = (t // tick * tick for t in (found.st_mtime_ns, found.st_ctime_ns))
         return (*times, found.st_size, found.st_ino, found.st_dev)
 
-    monkeypatch.setattr(known_files, "_signature", coarse)
+    monkeypatch.setattr(hash_memo, "_signature", coarse)
     for row in ([1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6]):
         path.write_text(" ".join(map(str, row)))
         np.testing.assert_array_equal(_cached(tmp_path).transform([path])[0], row)

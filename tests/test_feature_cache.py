@@ -12,9 +12,9 @@ import warnings
 import numpy as np
 import pytest
 
-from flowalign.encoders.cache import FILE_NAME, FeatureCache, Space
+from flowalign.encoders.cache import FILE_NAME, EncoderSpace, FeatureCache
 
-SPACE = Space("a model", {"weights": "1"})
+SPACE = EncoderSpace("a model", {"weights": "1"})
 
 
 def _rows(n, start=0):
@@ -45,8 +45,8 @@ def test_rows_come_back_as_they_were(tmp_path):
 def test_spaces_are_apart_and_their_names_do_not_matter(tmp_path):
     cache = FeatureCache(tmp_path)
     _store(cache, _rows(2))
-    assert cache.load(Space("a model", {"weights": "2"}), ["0"]) == {}
-    assert cache.load(Space("the same elsewhere", {"weights": "1"}), ["0"]).keys() == {"0"}
+    assert cache.load(EncoderSpace("a model", {"weights": "2"}), ["0"]) == {}
+    assert cache.load(EncoderSpace("the same elsewhere", {"weights": "1"}), ["0"]).keys() == {"0"}
 
 
 def test_the_index_is_readable(tmp_path):
@@ -179,9 +179,9 @@ def test_a_cache_that_is_read_only_is_read(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from flowalign.encoders.cache import FeatureCache, Space
+from flowalign.encoders.cache import FeatureCache, EncoderSpace
 
-cache, space = FeatureCache(sys.argv[1]), Space("a model", {"weights": "1"})
+cache, space = FeatureCache(sys.argv[1]), EncoderSpace("a model", {"weights": "1"})
 first, last = int(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)
 for start in range(first, last, 10):
@@ -233,7 +233,7 @@ def _spoil(folder, content):
 
 def test_caches_are_merged(tmp_path):
     one, two = FeatureCache(tmp_path / "one"), FeatureCache(tmp_path / "two")
-    other_space = Space("another model", {"weights": "2"})
+    other_space = EncoderSpace("another model", {"weights": "2"})
     _store(one, _rows(3))
     _store(two, _rows(4, start=2))
     _store(two, {"0": np.full(8, 7, dtype=np.float32)}, other_space)

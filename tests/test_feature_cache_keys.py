@@ -8,10 +8,10 @@ import pytest
 
 from flowalign.encoders import cache as cache_module
 from flowalign.encoders.backbone import Backbone, content_hash, spell_out
-from flowalign.encoders.cache import FILE_NAME, FeatureCache, Space
+from flowalign.encoders.cache import FILE_NAME, EncoderSpace, FeatureCache
 
-SPACE = Space("a model", {"weights": "1"})
-OTHER = Space("a model", {"weights": "2"})
+SPACE = EncoderSpace("a model", {"weights": "1"})
+OTHER = EncoderSpace("a model", {"weights": "2"})
 ROW = np.arange(8, dtype=np.float32)
 
 
@@ -25,10 +25,10 @@ def _store(cache, *contents, space=SPACE):
 
 
 def test_the_order_of_an_identity_does_not_matter():
-    one = Space("a model", {"weights": "1", "crop": {"size": 2, "seed": 3}})
-    two = Space("a model", {"crop": {"seed": 3, "size": 2}, "weights": "1"})
+    one = EncoderSpace("a model", {"weights": "1", "crop": {"size": 2, "seed": 3}})
+    two = EncoderSpace("a model", {"crop": {"seed": 3, "size": 2}, "weights": "1"})
     assert one.key == two.key
-    assert one.key != Space("a model", {"weights": "1", "crop": {"size": 3, "seed": 2}}).key
+    assert one.key != EncoderSpace("a model", {"weights": "1", "crop": {"size": 3, "seed": 2}}).key
 
 
 def test_a_row_that_changed_its_space_is_damaged(tmp_path):

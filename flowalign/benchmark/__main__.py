@@ -11,10 +11,10 @@ from pathlib import Path
 
 import joblib
 
+from flowalign.atomic_file import expanded
 from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
-from flowalign.files import expanded
 
 
 def main(arguments: list[str] | None = None) -> None:

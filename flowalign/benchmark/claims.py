@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from flowalign.benchmark.feature_sets import load_feature_set
+from flowalign.benchmark.measurements import SHOTS, measure_all, shipped
 from flowalign.benchmark.summary import interval
-from flowalign.benchmark.variants import SHOTS, measure_all, shipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Claim:
     text : str
         The claim.
     better, worse : str
-        Names of accuracies that :func:`~flowalign.benchmark.variants.measure` returns.
+        Names of accuracies that :func:`~flowalign.benchmark.measurements.measure` returns.
     easy_only : bool
         Whether it is about sets on which zero-shot classification is right nine times of ten.
     margin : float

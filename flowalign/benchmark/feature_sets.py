@@ -15,10 +15,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from flowalign.atomic_file import expanded, written_whole
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
 from flowalign.encoders.base import Encoder, described
-from flowalign.files import expanded, written_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,8 +17,8 @@ import sklearn
 import torch
 
 import flowalign
+from flowalign.atomic_file import expanded
 from flowalign.benchmark.summary import OURS, Summary, differences, is_oracle, summarise, wins
-from flowalign.files import expanded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,6 +22,7 @@ from tqdm import tqdm
 import flowalign
 from flowalign import parameters
 from flowalign.aligner import FlowMatchingAligner
+from flowalign.atomic_file import expanded
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
 from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
 from flowalign.benchmark.metrics import evaluate
@@ -33,7 +34,6 @@ from flowalign.benchmark.peers import (
     TipAdapter,
     ZeroShot,
 )
-from flowalign.files import expanded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

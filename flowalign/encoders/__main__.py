@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowalign.atomic_file import expanded, written_whole
 from flowalign.datasets.folders import (
     AUDIO_ENDINGS,
     IMAGE_ENDINGS,
@@ -20,7 +21,6 @@ from flowalign.datasets.folders import (
 from flowalign.encoders.base import Encoder, described
 from flowalign.encoders.clap import ClapEncoder
 from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
-from flowalign.files import expanded, written_whole
 from flowalign.inputs import shown
 
 

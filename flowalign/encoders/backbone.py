@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowalign.encoders.cache import Space
+    from flowalign.encoders.cache import EncoderSpace
 
 
 class Backbone(ABC):
@@ -28,7 +28,7 @@ class Backbone(ABC):
         return False
 
     @abstractmethod
-    def space(self, modality: str) -> Space:
+    def space(self, modality: str) -> EncoderSpace:
         """Return what decides about the rows of items, or of texts if `modality` is "text"."""
 
     @abstractmethod

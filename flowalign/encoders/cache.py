@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowalign.encoders.streaming import batches
+from flowalign.encoders.read_ahead import batches
 from flowalign.inputs import shown
 
 FILE_NAME = "features.sqlite"
@@ -51,7 +51,7 @@ _OF_FEATURES = "space, content, source, vector, checksum"
 
 
 @dataclass(frozen=True)
-class Space:
+class EncoderSpace:
     """What decides about the features of a given content.
 
     Parameters
@@ -98,9 +98,9 @@ class FeatureCache:
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from flowalign.encoders.cache import FeatureCache, Space
+    >>> from flowalign.encoders.cache import FeatureCache, EncoderSpace
     >>> folder = tempfile.TemporaryDirectory()
-    >>> cache, space = FeatureCache(folder.name), Space("my encoder", {"weights": "v1"})
+    >>> cache, space = FeatureCache(folder.name), EncoderSpace("my encoder", {"weights": "v1"})
     >>> cache.store(space, {"3f": np.float32([1, 2])}, {"3f": "cat.png"})
     >>> cache.load(space, ["3f", "7a"])
     {'3f': array([1., 2.], dtype=float32)}
@@ -116,7 +116,7 @@ class FeatureCache:
         except OSError as error:
             raise ValueError(f"cache must be a folder that can be made: {error}.") from error
 
-    def load(self, space: Space, contents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    def load(self, space: EncoderSpace, contents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the rows that are there, by content."""
         rows: dict[str, NDArray[np.float32]] = {}
         damaged: list[str] = []
@@ -140,13 +140,16 @@ class FeatureCache:
         return rows
 
     def store(
-        self, space: Space, rows: Mapping[str, NDArray[np.float32]], sources: Mapping[str, str]
+        self,
+        space: EncoderSpace,
+        rows: Mapping[str, NDArray[np.float32]],
+        sources: Mapping[str, str],
     ) -> None:
         """Keep rows, all of them or, if the process dies meanwhile, none.
 
         Parameters
         ----------
-        space : Space
+        space : EncoderSpace
             Where they live.
         rows : dict of str to ndarray of shape (d,)
             By content.

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
-from flowalign.encoders.cache import Space
+from flowalign.encoders.cache import EncoderSpace
 from flowalign.inputs import as_numpy
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class _Function(Backbone):
     function: Function
     text_function: Function | None
 
-    def space(self, modality: str) -> Space:
+    def space(self, modality: str) -> EncoderSpace:
         """Return a space that is known by its name alone."""
-        return Space(f"{self.name}, {modality}s", {"name": self.name, "modality": modality})
+        return EncoderSpace(f"{self.name}, {modality}s", {"name": self.name, "modality": modality})
 
     def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[Any]:
         """Return the item itself."""

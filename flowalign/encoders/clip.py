@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from flowalign.encoders.backbone import content_hash
-from flowalign.encoders.models import (
+from flowalign.encoders.loading import (
     TorchBackbone,
     TorchEncoder,
     drawn_from,

@@ -13,19 +13,19 @@ import numpy as np
 from tqdm import tqdm
 
 from flowalign.encoders.backbone import content_hash, is_path
-from flowalign.encoders.known_files import KnownFiles
-from flowalign.encoders.streaming import batches, in_threads
+from flowalign.encoders.hash_memo import HashMemo
+from flowalign.encoders.read_ahead import batches, in_threads
 from flowalign.inputs import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.encoders.backbone import Backbone
-    from flowalign.encoders.cache import FeatureCache, Space
+    from flowalign.encoders.cache import EncoderSpace, FeatureCache
 
 HASHED_AHEAD = 1024  # contents are small
 STORE_ROWS, STORE_SECONDS = 1024, 1.0  # what an interruption may cost, against the cost of storing
-_FILES = KnownFiles()
+_FILES = HashMemo()
 
 
 class _Input(NamedTuple):
@@ -44,7 +44,7 @@ class Encoding:
     ----------
     backbone : Backbone
         The model.
-    space : Space
+    space : EncoderSpace
         Where rows are kept.
     items : list
         What to encode.
@@ -61,7 +61,7 @@ class Encoding:
     """
 
     backbone: Backbone
-    space: Space
+    space: EncoderSpace
     items: Sequence[Any]
     kind: str
     cache: FeatureCache | None

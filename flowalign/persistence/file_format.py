@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from flowalign.files import check_is_file
+from flowalign.atomic_file import check_is_file
 
 FORMAT = 2  # written; until version 0.2.0 it may still be added to
 READABLE = (1, 2)  # 1 has no Gaussian model

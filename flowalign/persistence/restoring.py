@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
+from flowalign.atomic_file import expanded
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import VelocityField, kind_of
-from flowalign.files import expanded
 from flowalign.gaussian.model import GaussianModel
 from flowalign.held_out import SOURCES
 from flowalign.parameters import check_parameters, class_probabilities

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
 from flowalign.aligner import FlowMatchingAligner
-from flowalign.files import expanded
+from flowalign.atomic_file import expanded
 from flowalign.inputs import as_numpy, float_dtypes
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore

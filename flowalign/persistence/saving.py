@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 import flowalign
 from flowalign.aligner import FlowMatchingAligner
+from flowalign.atomic_file import written_whole
 from flowalign.embedding_forms import as_class_embeddings
-from flowalign.files import written_whole
 from flowalign.parameters import class_probabilities
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, pack

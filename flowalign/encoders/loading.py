@@ -25,7 +25,7 @@ from torch import nn
 
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
-from flowalign.encoders.cache import Space
+from flowalign.encoders.cache import EncoderSpace
 from flowalign.parameters import check_device
 
 T = TypeVar("T")
@@ -84,9 +84,9 @@ class TorchBackbone(Backbone):
         """Whether the model leaves the processor free meanwhile."""
         return self.device.type != "cpu"
 
-    def space(self, modality: str) -> Space:
+    def space(self, modality: str) -> EncoderSpace:
         """Return the joint space, by modality."""
-        return Space(f"{self.name}, {modality}s", {**self.identity, "modality": modality})
+        return EncoderSpace(f"{self.name}, {modality}s", {**self.identity, "modality": modality})
 
     def width(self) -> int:
         """Return the number of features."""

@@ -14,7 +14,7 @@ AT_REST_SECONDS, AT_REST_FINE = 2.0, 0.1
 LIMIT = 200_000  # entries; some tens of megabytes
 
 
-class KnownFiles:
+class HashMemo:
     """Contents by path, for as long as size, number and time stamps of the file stay."""
 
     def __init__(self) -> None:

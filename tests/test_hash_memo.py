@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from flowalign.encoders import known_files
-from flowalign.encoders.known_files import KnownFiles
+from flowalign.encoders import hash_memo
+from flowalign.encoders.hash_memo import HashMemo
 
 
 @pytest.fixture
 def at_once(monkeypatch):
     """Remember files however young they are."""
-    monkeypatch.setattr(known_files, "AT_REST_SECONDS", -1e9)
-    monkeypatch.setattr(known_files, "AT_REST_FINE", -1e9)
+    monkeypatch.setattr(hash_memo, "AT_REST_SECONDS", -1e9)
+    monkeypatch.setattr(hash_memo, "AT_REST_FINE", -1e9)
 
 
 def _remember(known, path):
@@ -23,7 +23,7 @@ def _remember(known, path):
 
 @pytest.mark.usefixtures("at_once")
 def test_a_file_is_remembered_until_it_changes(tmp_path):
-    known, path = KnownFiles(), tmp_path / "a"
+    known, path = HashMemo(), tmp_path / "a"
     path.write_text("1")
     assert known.get(path) is None
     _remember(known, path)
@@ -39,7 +39,7 @@ def test_a_file_is_remembered_until_it_changes(tmp_path):
 
 @pytest.mark.usefixtures("at_once")
 def test_another_file_of_the_name_is_not_taken_for_it(tmp_path):
-    known, path = KnownFiles(), tmp_path / "a"
+    known, path = HashMemo(), tmp_path / "a"
     path.write_text("1")
     _remember(known, path)
     (tmp_path / "b").write_text("2")
@@ -49,7 +49,7 @@ def test_another_file_of_the_name_is_not_taken_for_it(tmp_path):
 
 def test_a_file_just_written_is_not_remembered(tmp_path):
     # It may be written again within the resolution of the clock.
-    known, path = KnownFiles(), tmp_path / "a"
+    known, path = HashMemo(), tmp_path / "a"
     path.write_text("1")
     _remember(known, path)
     assert known.get(path) is None
@@ -57,8 +57,8 @@ def test_a_file_just_written_is_not_remembered(tmp_path):
 
 @pytest.mark.usefixtures("at_once")
 def test_memory_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(known_files, "LIMIT", 3)
-    known = KnownFiles()
+    monkeypatch.setattr(hash_memo, "LIMIT", 3)
+    known = HashMemo()
     for i in range(5):
         (tmp_path / str(i)).touch()
         _remember(known, tmp_path / str(i))
@@ -68,8 +68,8 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 def test_stamps_of_whole_seconds_are_trusted_later(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_text("1")
-    known, written = KnownFiles(), path.stat().st_ctime_ns
-    monkeypatch.setattr(known_files.time, "time_ns", lambda: written + 500_000_000)
+    known, written = HashMemo(), path.stat().st_ctime_ns
+    monkeypatch.setattr(hash_memo.time, "time_ns", lambda: written + 500_000_000)
     os.utime(path, ns=(written, 12_345_678_901))
     fine = path.stat().st_ctime_ns % 1_000_000_000 != 0
     assert (known.stamp(path) is not None) == fine
