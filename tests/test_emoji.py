@@ -10,12 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import emoji_drawings
 import numpy as np
 import pytest
+import rebuild_emoji
 from sklearn.linear_model import LogisticRegression
 
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.datasets import emoji_drawings, rebuild_emoji
 from flowalign.datasets.emoji import load_emoji
 
 ARCHIVE = files("flowalign.datasets").joinpath("data/emoji.npz")
@@ -264,7 +265,7 @@ def test_rebuilding_gives_the_same_file(arrays, tmp_path):
         pytest.skip("npm is not installed")
     out = tmp_path / "emoji.npz"
     # A process of its own, since warnings of the encoders' libraries are not errors of ours.
-    subprocess.run([sys.executable, "-m", "flowalign.datasets.rebuild_emoji", str(out)], check=True)
+    subprocess.run([sys.executable, rebuild_emoji.__file__, str(out)], check=True)
     with np.load(out, allow_pickle=False) as archive:
         rebuilt = dict(archive)
     assert rebuilt.keys() == arrays.keys()

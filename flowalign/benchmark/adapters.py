@@ -17,20 +17,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional
 
-from flowalign.benchmark.peers import (
-    LOGIT_SCALE,
-    Peer,
-    PerSetting,
-    TipAdapter,
-    cosine_logits,
-    linear_logits,
-)
+from flowalign.benchmark.peer import LOGIT_SCALE, Peer, PerSetting, cosine_logits, linear_logits
+from flowalign.benchmark.peers import TipAdapter
 from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from flowalign.benchmark.peers import Scorer
+    from flowalign.benchmark.peer import Scorer
 
 BATCH_SIZE = 256
 

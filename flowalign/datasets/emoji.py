@@ -46,7 +46,7 @@ def load_emoji() -> Bunch:
     Notes
     -----
     The drawings are those of Noto Emoji by Google (Apache 2.0), Fluent Emoji by Microsoft (MIT)
-    and Twemoji by Twitter (CC BY 4.0). ``python -m flowalign.datasets.rebuild_emoji OUT.npz``
+    and Twemoji by Twitter (CC BY 4.0). ``python docs/experiments/rebuild_emoji.py OUT.npz``
     makes the file again from its sources.
 
     Examples

@@ -1,6 +1,6 @@
 """The drawings behind the emoji dataset: fetched, chosen, rendered and split.
 
-``rebuild_emoji`` turns them into features. ``data/emoji.md`` describes the rules.
+``rebuild_emoji`` turns them into features; ``flowalign/datasets/data/emoji.md`` has the rules.
 """
 
 from __future__ import annotations

