@@ -1,6 +1,7 @@
 """A file that is no model is refused, whatever it is; nothing in it runs."""
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 
 import flowalign
 from flowalign import FlowMatchingAligner
+from flowalign.persistence import file_format
 from flowalign.persistence.file_format import pack, read
 
 FIXTURES = Path(__file__).parent / "models"
@@ -173,6 +175,29 @@ def test_numbers_that_no_aligner_has(place, wrong, tmp_path, data):
     for value in wrong:
         path.write_bytes(pack(changed(header, place, lambda _, value=value: value), arrays))
         refused(path, "no aligner that can be restored")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_headers_with_what_is_no_number(number, tmp_path, data):
+    path = tmp_path / "model"
+    model = FlowMatchingAligner(joint=False)
+    flowalign.save(model.fit(data.X_train, data.y_train, data.class_embeddings), path)
+    header, arrays, _ = read(path)
+    text = json.dumps(header | {"map_scale": "here"}).replace('"here"', number)
+    ours = json.dumps([file_format._checksum(text, arrays), text])
+    save_file(arrays, path, {file_format.NAME: ours})
+    refused(path, "which is no number")
+
+
+def test_padded_labels_allocate_nothing(model_file):
+    """Strings that are padded to 400 MB, in a file of some kilobytes."""
+    header, arrays, _ = read(model_file)
+    header["labels"]["dtype"] = f"<U{10**8 // len(header['labels']['strings'])}"
+    model_file.write_bytes(pack(header, arrays))
+    tracemalloc.start()
+    refused(model_file, "fit to labels of that width")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_labels_out_of_order(model_file, data, tmp_path):

@@ -191,6 +191,13 @@ def test_a_save_that_fails_leaves_what_was_there(fitted, model_file, monkeypatch
     assert os.listdir(model_file.parent) == ["model"]
 
 
+def test_arrays_may_be_laid_out_column_by_column(tmp_path):
+    rows = np.arange(6.0).reshape(2, 3)
+    (tmp_path / "a").write_bytes(pack({}, {"x": np.asfortranarray(rows), "y": rows[:, ::2]}))
+    _, arrays, _ = read(tmp_path / "a")
+    equal(arrays, {"x": rows, "y": rows[:, ::2]})
+
+
 def test_files_of_the_same_model_are_the_same(fitted, tmp_path):
     for name in ("a", "b"):
         flowalign.save(fitted, tmp_path / name)
@@ -218,6 +225,7 @@ def test_what_cannot_be_saved(fitted, data, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="need 7 characters"):
         flowalign.save(model, path)
     assert not list(tmp_path.iterdir())
+    flowalign.save(FlowMatchingAligner().fit(data.X_train, data.y_train), path)  # as wide as needed
 
 
 def test_a_device_that_is_not_there_is_the_cpu(model_file, data):

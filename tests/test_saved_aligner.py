@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import pickle
+import shutil
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -51,19 +53,41 @@ def test_its_name_travels_whatever_the_folder(path, data, monkeypatch):
     assert repr(saved) == f"SavedAligner({str(path)!r})"
 
 
+def counted(monkeypatch):
+    """Return a list that gets the path of every file that is read from now on."""
+    reads = []
+
+    def slowly(path, read=saved_module.read):
+        reads.append(path)
+        time.sleep(0.02)  # others come meanwhile
+        return read(path)
+
+    monkeypatch.setattr(saved_module, "read", slowly)
+    return reads
+
+
 def test_threads_load_it_once(path, data, monkeypatch):
     saved = SavedAligner(path)
     saved_module._load.cache_clear()
-    reads = []
-    monkeypatch.setattr(
-        saved_module, "read", lambda p, read=saved_module.read: reads.append(p) or read(p)
-    )
+    reads = counted(monkeypatch)
     with ThreadPoolExecutor(8) as pool:
         results = list(
             pool.map(lambda _: pickle.loads(pickle.dumps(saved)).predict(data.X_test), range(32))
         )
     assert len(reads) == 1
     assert all((labels == results[0]).all() for labels in results)
+
+
+def test_a_process_keeps_the_last_eight(path, data, monkeypatch):
+    models = [SavedAligner(shutil.copy(path, path.with_name(f"{k}.safetensors"))) for k in range(9)]
+    saved_module._load.cache_clear()
+    reads = counted(monkeypatch)
+    for k in [*range(8), *range(8)]:
+        models[k].predict(data.X_test[:1])
+    assert len(reads) == 8
+    for k in (8, 0):  # the ninth takes the place of the one that was not asked for longest
+        models[k].predict(data.X_test[:1])
+    assert len(reads) == 10
 
 
 def test_another_process_loads_it(path, data):
