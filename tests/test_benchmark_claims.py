@@ -138,6 +138,17 @@ def test_easy_is_right_nine_times_of_ten(zero_shot, easy):
     assert ("no such sets" in section) != easy
 
 
+def test_a_margin_moves_both_ends_of_an_interval():
+    """Worse by about half a point, where half a point is allowed: nothing is decided."""
+    found = cells(**{"zero-shot": 0.95, "closed form, auto": 0.95})
+    for (name, _), accuracies in found.items():
+        gap = {"set 0": 0.005, "set 1": 0.006, "set 2": 0.005, "set 3": 0.006}[name]
+        accuracies["network, auto"] = np.array([0.95, 0.95]) - gap
+    section = page(found).split("is no worse than zero-shot by half a point")[1]
+    row = section.split("* - network\n")[1].split("* - closed form")[0]
+    assert "[-0.6, -0.5]\n     - not decided" in row
+
+
 def test_gains_that_fall_with_accuracy_have_a_negative_rank_correlation():
     found = cells()
     for k, ((_, n_shots), accuracies) in enumerate(found.items()):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from feature_files import write_feature_set
 from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
 import flowalign
 from flowalign import ClassEmbeddings
@@ -65,13 +65,16 @@ def test_a_row_for_each_fit(sets, tmp_path):
     rows = small_run(sets, tmp_path / "out")
     assert len(rows) == 2 * 2 * 3 * 2
     assert len({(r["set"], r["n_shots"], r["seed"], r["method"]) for r in rows}) == len(rows)
-    row = next(r for r in rows if r["method"] == "GDA-CLIP" and r["n_shots"] == 2)
     data = load_feature_set(sets[0])
-    drawn = data.draw(2, row["seed"])
-    model = GDA().fit(data.X_train[drawn], data.y_train[drawn], data.class_embeddings)
-    assert row["n_samples"] == 8
-    assert row["accuracy"] == model.score(data.X_test, data.y_test)
-    assert row["choices"] == {**model.settings_, "chosen on": "cross-validation"}
+    found = [r for r in rows if r["set"] == "one" and r["method"] == "GDA-CLIP"]
+    for row in found:
+        drawn = data.draw(row["n_shots"], row["seed"])
+        model = GDA().fit(data.X_train[drawn], data.y_train[drawn], data.class_embeddings)
+        assert row["n_samples"] == 4 * row["n_shots"]
+        assert row["accuracy"] == model.score(data.X_test, data.y_test)
+        chosen_on = "cross-validation" if row["n_shots"] == 2 else "nothing"
+        assert row["choices"] == {**model.settings_, "chosen on": chosen_on}
+    assert len({row["log_loss"] for row in found}) == 6  # of six draws
     assert row["fit_seconds"] > 0
     assert sorted(r["key"] for r in read_rows(tmp_path / "out")) == sorted(r["key"] for r in rows)
 
@@ -181,11 +184,11 @@ def test_a_fit_and_a_prediction_are_timed_apart(sets, tmp_path):
     assert row["fit_seconds"] >= 0.2 > row["predict_seconds"] > 0
 
 
-class FewClasses(DummyClassifier):
+class FewClasses(KNeighborsClassifier):
     """Knows the classes of its samples alone, as scikit-learn's classifiers do."""
 
     def fit(self, X, y, class_embeddings):
-        return super().fit(X[y > 0], y[y > 0])
+        return super().fit(X[y != 1], y[y != 1])
 
 
 class NotFinite(ZeroShot):
@@ -207,9 +210,12 @@ def test_probabilities_of_too_few_rows_are_an_error(sets, tmp_path):
 
 
 def test_columns_are_those_of_the_classes(sets, tmp_path):
-    methods = {"few": FewClasses(strategy="constant", constant=3), "nan": NotFinite()}
-    few, nan = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[1], n_seeds=1)
-    assert few["accuracy"] == 0.25
+    methods = {"few": FewClasses(1), "nan": NotFinite()}
+    few, nan = small_run(sets[:1], tmp_path / "out", methods=methods, shots=[3], n_seeds=1)
+    data = load_feature_set(sets[0])
+    rows = data.draw(3, 0)
+    model = FewClasses(1).fit(data.X_train[rows], data.y_train[rows], None)
+    assert few["accuracy"] == model.score(data.X_test, data.y_test) > 0.25
     assert "not finite" in nan["error"]
 
 
