@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_X_y, validate_data
 
-from flowalign import validation
+from flowalign import spaces, validation
 from flowalign.class_embeddings import as_class_embeddings, class_vectors, warn_of_codes
 from flowalign.coupling import Coupling
 from flowalign.fitting import field_fitter
@@ -85,7 +85,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
         Of AdamW.
     normalize : bool, default=True
         Whether rows of X and class embeddings are scaled to length 1 on entry, as in CLIP. Settled
-        by ``fit``.
+        by ``fit``. A coordinate that is far louder than all others drowns them in it; ``fit`` warns
+        where one carries more than half of the variance within classes.
     logit_scale : "auto" or float, default="auto"
         Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`. Does not change
         :meth:`predict`. "auto" is the one under which samples held out in ``fit`` are most likely,
@@ -296,6 +297,8 @@ class FlowMatchingAligner(FlowPrediction, BaseEstimator):
             warn_of_codes(table, y)
             classes, codes = table.classes, np.searchsorted(table.classes, y)
             E = class_vectors(table, normalize=self.normalize)
+        if self.normalize:
+            spaces.warn_of_loud_coordinate(X, codes)
         validation_set = self._check_validation_data(X_val, y_val, names_and_width, X, classes)
         coupling = Coupling.by_class(X, codes, E, self.joint)
         del X  # of many samples no second copy should stay

@@ -8,6 +8,7 @@ says whether two spaces are one (:func:`alignment_score`), and the map between t
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,11 @@ Unrelated spaces exceed it in about 1 of 700 cases. Spaces narrower than 36 are 
 odds (embeddings equal to their class means score sqrt(d) or a little more) and are asked for
 sqrt(d) / 2 only.
 """
+
+
+LOUD_SHARE, LOUD_WIDTH = 0.5, 16
+"""Share of one coordinate in the variance within classes above which ``fit`` warns, and the width
+from which on. Features of encoders have 0.03 at most, on thirteen sets."""
 
 
 def unit_rows(
@@ -87,6 +93,38 @@ def directions(x: Tensor) -> Tensor:
     """Rows scaled to length 1, (n, d); a row of zeros stays zero."""
     largest = x.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     return functional.normalize(x / largest, dim=1)
+
+
+def loudest_coordinate(X: NDArray[Any], codes: NDArray[Any]) -> tuple[int, float]:
+    """Return the coordinate that varies most within classes, and its share in all variance.
+
+    Where every class has one sample it is the variance of all. Without any, the share is 0.
+    """
+    _, rows, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if counts.max() == 1:
+        rows = np.zeros_like(rows)
+    means, squares = class_means(X, rows), np.zeros(X.shape[1])
+    for start in range(0, len(X), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        squares += np.square(X[part] - means[rows[part]], dtype=np.float64).sum(axis=0)
+    loudest = int(squares.argmax())
+    return loudest, float(squares[loudest] / (squares.sum() or 1))
+
+
+def warn_of_loud_coordinate(X: NDArray[Any], codes: NDArray[Any]) -> None:
+    """Warn ``fit`` if one coordinate of normalised features, (n, d), drowns the others."""
+    if X.shape[1] < LOUD_WIDTH:
+        return
+    loudest, share = loudest_coordinate(X, codes)
+    if share > LOUD_SHARE:
+        warnings.warn(
+            f"Column {loudest} of X has {share:.0%} of the variance of all {X.shape[1]} columns: "
+            "rows scaled to length 1 have little left of the others. Unless that is meant, bring "
+            "the columns to a common scale first, make_pipeline(StandardScaler(), aligner), or "
+            "drop that one.",
+            UserWarning,
+            stacklevel=3,  # whoever called fit
+        )
 
 
 def class_means(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
