@@ -15,6 +15,7 @@ from flowalign.embedding_forms import classes_of
 from flowalign.fields import kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
+from flowalign.loud_coordinate import warn_of_loud_coordinate
 from flowalign.read_out import FlowClassifier
 from flowalign.stopping import choose_stop, score_steps
 
@@ -77,7 +78,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     weight_decay : float, default=0.01
         Of AdamW.
     normalize : bool, default=True
-        Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Settled by fit.
+        Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Settled by fit,
+        which warns if one coordinate is so loud that it drowns the others.
     logit_scale : "auto" or float, default="auto"
         Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`; it does not
         change :meth:`predict`. "auto" is the one under which held-out samples are most likely, at
@@ -268,6 +270,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         X = self._normalized(X, self.normalize, zeros_allowed)
         in_fit = class_embeddings is not None
         classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=self.normalize)
+        if self.normalize:
+            warn_of_loud_coordinate(X, codes)
         validation_set = None
         if X_val is not None or y_val is not None:
             rows, labels, zeros_allowed = inputs.check_validation_data(

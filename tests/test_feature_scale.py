@@ -1,9 +1,14 @@
-"""Features whose common part is thousands of times what tells classes apart."""
+"""Features whose common part, or one coordinate, is far larger than what tells classes apart."""
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
+from flowalign.datasets import load_emoji, make_cross_modal
+from flowalign.loud_coordinate import LOUD_SHARE, loudest_coordinate
+from flowalign.sphere import unit_rows
 
 
 def offset_classes(n_classes, offset, dtype, per_class=8):
@@ -39,3 +44,56 @@ def test_scores_are_never_in_another_order_than_probabilities(offset):
     model = FlowMatchingAligner().fit(X, y)
     scores, labels = model.decision_function(X), model.predict(X)
     np.testing.assert_array_equal(scores[np.arange(len(y)), labels], scores.max(axis=1))
+
+
+# ------------------------------------------------------------------ one loud coordinate
+
+
+def loud(loudness, width=64, column=5, per_class=8):
+    X, y = offset_classes(6, 0, np.float64, per_class)
+    X = X[:, :width]
+    X[:, column] = loudness * np.random.default_rng(1).standard_normal(len(X))
+    return X, y
+
+
+@pytest.mark.parametrize("per_class", [1, 8])
+def test_fit_names_a_coordinate_that_drowns_the_others(per_class):
+    X, y = loud(100, per_class=per_class)
+    with pytest.warns(UserWarning, match=r"Column 5 of X has \d\d% .* 64 .*StandardScal") as seen:
+        FlowMatchingAligner().fit(X, y)
+    assert seen[0].filename == __file__
+    make_pipeline(StandardScaler(), FlowMatchingAligner()).fit(X, y)
+    FlowMatchingAligner(normalize=False).fit(X, y)  # rows keep what is quiet
+
+
+@pytest.mark.parametrize("offset", [0, 3_000])
+def test_coordinates_alike_pass_without_a_word(offset):
+    FlowMatchingAligner().fit(*offset_classes(6, offset, np.float32))
+
+
+def test_in_few_coordinates_one_may_be_loud():
+    FlowMatchingAligner().fit(*loud(100, width=15))
+
+
+def test_what_tells_classes_apart_may_be_loud():
+    X, y = offset_classes(6, 0, np.float64)
+    X[:, 5] += 100 * y
+    assert loudest_coordinate(X, y)[1] < LOUD_SHARE
+    assert loudest_coordinate(X, np.zeros_like(y))[1] > 0.99
+
+
+def test_the_share_is_of_the_variance_within_classes():
+    X = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 1.0], [9.0, 1.0, 1.0], [9.0, 1.0, 2.0]])
+    # Squares about class means: 2, 0, 0.5. About the mean of all: 66, 16, 0.75.
+    assert loudest_coordinate(X, np.array([0, 0, 4, 4])) == (0, pytest.approx(2 / 2.5))
+    assert loudest_coordinate(X, np.arange(4)) == (0, pytest.approx(66 / 82.75))
+    assert loudest_coordinate(X[[1, 1]], np.array([0, 0]))[1] == 0
+    large, codes = np.repeat(X, 1000, axis=0), np.repeat([0, 0, 4, 4], 1000)  # of several blocks
+    assert loudest_coordinate(large, codes) == (0, pytest.approx(2 / 2.5))
+
+
+def test_features_of_an_encoder_are_far_from_the_warning():
+    emoji = load_emoji()
+    assert loudest_coordinate(unit_rows(emoji.X_train, "X"), emoji.y_train)[1] < LOUD_SHARE / 5
+    data = make_cross_modal(random_state=0)
+    assert loudest_coordinate(data.X_train, data.y_train)[1] < LOUD_SHARE / 2

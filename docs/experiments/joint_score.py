@@ -17,7 +17,8 @@ import feature_sets
 import numpy as np
 from scipy.stats import ortho_group
 
-from flowalign.spaces import alignment_score, unit_rows
+from flowalign.spaces import alignment_score
+from flowalign.sphere import unit_rows
 
 
 def main() -> None:
