@@ -21,7 +21,7 @@ from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.coupling import Coupling
 from flowalign.datasets import make_cross_modal
 from flowalign.network.fit import KIND, default_batch_size, fit_network
-from flowalign.sphere import cosine_similarities, unit_rows
+from flowalign.sphere import contrasts, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,7 +161,7 @@ def _coupled(
     with torch.inference_mode():
         x = torch.from_numpy(unit_rows(data.X_test, "X"))
         states = ode.solve(field, x, ode.grid(STOP, 0.1), last_only=True)
-        found = cosine_similarities(states[-1], goals).argmax(dim=1)
+        found = contrasts(states[-1], goals).argmax(dim=1)
     return float(np.mean(found.numpy() == data.y_test))
 
 
