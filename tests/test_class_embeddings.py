@@ -196,6 +196,13 @@ def test_rows_of_a_label_keep_their_order():
         np.testing.assert_array_equal(rows, vectors[labels == label])
 
 
+def test_a_subset_keeps_all_rows_of_its_labels_and_no_others():
+    table = ClassEmbeddings(["b", "a", "b", "c"], np.eye(4))
+    assert table.subset(["b"]).labels.tolist() == ["b", "b"]
+    np.testing.assert_array_equal(table.subset(["b"]).vectors, np.eye(4)[[0, 2]])
+    np.testing.assert_array_equal(table.subset(["c", "a"]).vectors, np.eye(4)[[1, 3]])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_dtype_of_the_vectors_stays(dtype):
     table = ClassEmbeddings(["b", "a"], np.eye(2, dtype=dtype))

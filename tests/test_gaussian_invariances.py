@@ -118,6 +118,16 @@ def test_a_changed_field_leaves_the_original_as_it_was():
     torch.testing.assert_close(field(t, x), before, rtol=0, atol=0)
 
 
+def test_times_may_be_wider_than_the_states():
+    """Adaptive solvers count time in float64 whatever they move."""
+    model = Model(6, noise_std=0.3)
+    field, x = model.field(**DESIGN).float(), torch.from_numpy(model.sample(5)[1]).float()
+    wide, own = time(0.4), torch.tensor(0.4)
+    for read in (field, field.posterior):
+        assert read(wide, x).dtype == torch.float32
+        torch.testing.assert_close(read(wide, x), read(own, x))
+
+
 def test_float32_agrees_with_float64():
     model = Model(20, noise_std=0.3)
     field, x = model.field(tail=200.0, text_weight=5.0), torch.from_numpy(model.sample(100)[1])

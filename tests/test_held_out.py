@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from flowalign.coupling import Coupling
 from flowalign.fields import Fitted, kind_of
@@ -44,6 +45,7 @@ def test_validation_data_are_taken_as_they_are():
     source, (part,) = hold_out(NETWORK, fitted, pairs, (X_val, codes), never)
     assert source == "validation data"
     assert part.flow is fitted.field
+    assert part.x.dtype == part.targets.dtype == torch.float32  # as the field, not as the arrays
     np.testing.assert_array_equal(part.x, X_val.astype(np.float32))
     np.testing.assert_array_equal(np.sort(part.codes), codes)
     np.testing.assert_allclose(part.targets, pairs.targets, rtol=1e-6)
@@ -137,6 +139,17 @@ def test_very_many_validation_samples_keep_their_proportions(monkeypatch):
     codes = np.repeat([0, 1, 2], [800, 150, 50])
     _, (part,) = hold_out(NETWORK, network(pairs), pairs, (np.ones((1000, D)), codes), never)
     assert np.abs(np.bincount(part.codes) - [80, 15, 5]).max() <= 1
+
+
+def test_many_classes_leave_room_for_fewer_samples(monkeypatch):
+    """As wide features do: there is one cosine for each class."""
+    monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 60)
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    for n_classes, n_rows in ((2, 20), (6, 10)):
+        pairs = Coupling.by_class(X, np.arange(12) % n_classes, E[:n_classes], False)
+        fitted, X_val = network(pairs), (np.ones((50, 3)), np.arange(50) % 2)
+        _, (part,) = hold_out(NETWORK, fitted, pairs, X_val, never)
+        assert len(part.x) == n_rows
 
 
 def test_no_part_is_empty(monkeypatch):

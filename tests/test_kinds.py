@@ -56,3 +56,8 @@ def test_a_kind_asks_for_what_its_fit_takes(name):
     assert sorted(taken) == sorted(kind.settings)
     assert set(kind.settings) <= FIT_KNOWS
     assert set(kind.without_effect) <= set(kind.settings)
+
+
+def test_one_shot_stops_are_those_of_the_documentation():
+    assert kind_of("gaussian").one_shot_stop == 0.5
+    assert kind_of("mlp").one_shot_stop == 0.2

@@ -55,6 +55,15 @@ def test_rotation_is_orthonormal_where_it_is_defined(C, rng):
     np.testing.assert_allclose(singular_values[C - 1 :], 0, atol=1e-10)
 
 
+def test_what_two_names_share_is_no_direction_of_the_map(rng):
+    """Equal embeddings, of classes that are apart: one direction of the features is not known."""
+    E, M = rng.standard_normal((6, 30)), rng.standard_normal((6, 20))
+    E[5] = E[4]
+    singular_values = np.linalg.svd(spaces.ProcrustesMap.fit(E, M).rotation, compute_uv=False)
+    np.testing.assert_allclose(singular_values[:4], 1)
+    np.testing.assert_allclose(singular_values[4:], 0, atol=1e-10)
+
+
 def test_without_spread_there_is_no_map(rng):
     row = rng.standard_normal((1, 4))
     assert spaces.ProcrustesMap.fit(row, row) is None
@@ -153,20 +162,35 @@ def test_where_the_origin_is_does_not_matter_to_score_and_map(rng):
     assert spaces.alignment_score(E + offset[0], M + offset[1]) == pytest.approx(score, rel=1e-6)
     for scale in (1e-3, 1e3):
         assert spaces.alignment_score(scale * E, M / scale) == pytest.approx(score, rel=1e-9)
+    large = spaces.alignment_score(*(1e12 * np.float32([E, M])))
+    assert large == pytest.approx(score, rel=1e-5)
     found = spaces.ProcrustesMap.fit(E + offset[0], M + offset[1])(E + offset[0])
     np.testing.assert_allclose(found - offset[1], spaces.ProcrustesMap.fit(E, M)(E), atol=1e-9)
 
 
-def test_only_classes_with_samples_place_the_map(rng):
-    """Wherever the embeddings of the others are."""
-    E, X, codes = rng.standard_normal((6, 4)), rng.standard_normal((8, 7)), np.arange(8) % 4
+@pytest.mark.parametrize("sampled", [[0, 1, 2, 3], [1, 2, 4, 5]])
+def test_only_classes_with_samples_place_the_map(sampled, rng):
+    """Wherever the embeddings of the others are, and whichever classes these are."""
+    E, X, codes = rng.standard_normal((6, 4)), rng.standard_normal((8, 7)), np.tile(sampled, 2)
     targets, _, embedding_map = spaces.place_targets(E, X, codes, "auto")
-    moved = E + np.r_[np.zeros((4, 4)), 10 * rng.standard_normal((2, 4))]
+    moved = 10 * rng.standard_normal((6, 4))
+    moved[sampled] = E[sampled]
     other = spaces.place_targets(moved, X, codes, "auto")[0]
-    np.testing.assert_allclose(other[:4], targets[:4])
-    np.testing.assert_allclose(embedding_map.source_mean, E[:4].mean(axis=0))
-    np.testing.assert_allclose(embedding_map.target_mean, targets[:4].mean(axis=0))
-    np.testing.assert_allclose(targets[:4].mean(axis=0), (X[:4] + X[4:]).mean(axis=0) / 2)
+    np.testing.assert_allclose(other[sampled], targets[sampled])
+    M = (X[:4] + X[4:]) / 2
+    np.testing.assert_allclose(
+        targets[sampled], spaces.ProcrustesMap.fit(E[sampled], M)(E[sampled])
+    )
+    np.testing.assert_allclose(embedding_map.source_mean, E[sampled].mean(axis=0))
+    np.testing.assert_allclose(embedding_map.target_mean, X.mean(axis=0))
+
+
+def test_only_classes_with_samples_tell_whether_spaces_are_one(rng):
+    E = rng.standard_normal((20, 64))
+    X, codes = E[3:] + 0.1 * rng.standard_normal((17, 64)), np.arange(3, 20)
+    E[:3] = 100 * rng.standard_normal((3, 64))
+    assert spaces.place_targets(E, X, codes, "auto")[1]
+    assert not spaces.place_targets(np.roll(E, 1, axis=0), X, codes, "auto")[1]
 
 
 def test_float32_is_mapped_as_precisely_as_float64(rng):
@@ -176,7 +200,9 @@ def test_float32_is_mapped_as_precisely_as_float64(rng):
     single = spaces.place_targets(E, X, np.arange(6), False)[0]
     double = spaces.place_targets(*(a.astype(np.float64) for a in (E, X)), np.arange(6), False)[0]
     np.testing.assert_allclose(single, double, rtol=0, atol=1e-4)
-    assert spaces.class_means(X, np.zeros(6, int)).dtype == np.float32
+    rows = np.full((20_000, 2), 0.1, dtype=np.float32)
+    np.testing.assert_array_equal(spaces.class_means(rows, np.zeros(20_000, int)), rows[:1])
+    assert spaces.class_means(rows, np.zeros(20_000, int)).dtype == np.float32
 
 
 def test_score_is_standard_normal_between_unrelated_spaces(rng):

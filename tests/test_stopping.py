@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from gaussian_toy import Model
 from torch import nn
 
+from flowalign import ode
 from flowalign.calibration import PRIOR_SCALE, calibrate, scale_at
 from flowalign.held_out import HeldOut
 from flowalign.ode import nearest_step
@@ -32,6 +34,9 @@ def table(n_better, n_worse, step=0.1):
         ([9, 14, 12], [0, 1, 0], 0.1),  # the largest difference
         ([9, 12, 12], [0, 0, 0], 0.1),  # then the earlier
         ([0, 0, 0], [9, 9, 9], DEFAULT_STOP),
+        ([56, 0, 0], [37, 0, 0], DEFAULT_STOP),  # 19 < 2 sqrt(93) = 19.3
+        ([54, 0, 0], [35, 0, 0], 0.0),  # 19 > 2 sqrt(89) = 18.9
+        ([25, 8, 0], [15, 0, 0], 0.1),  # a larger difference, but not a clear one
     ],
 )
 def test_the_default_is_left_on_two_standard_errors(n_better, n_worse, stop):
@@ -68,9 +73,9 @@ def cosines(n=4000, n_classes=5, seed=0):
     return 2 * torch.rand(n, n_classes, generator=generator, dtype=torch.float64) - 1
 
 
-@pytest.mark.parametrize("scale", [2.0, 20.0])
-def test_the_temperature_that_made_the_labels_is_found(scale):
-    values = cosines()
+@pytest.mark.parametrize(("scale", "spread"), [(2.0, 1.0), (20.0, 1.0), (2000.0, 0.01)])
+def test_the_temperature_that_made_the_labels_is_found(scale, spread):
+    values = spread * cosines()
     generator = torch.Generator().manual_seed(1)
     codes = torch.multinomial((scale * values).softmax(1), 1, generator=generator)[:, 0]
     found, loss = calibrate(values.numpy(), codes.numpy())
@@ -91,11 +96,29 @@ def test_a_few_right_samples_do_not_make_certainty():
     assert (one_class, loss) == (pytest.approx(PRIOR_SCALE), pytest.approx(0))
 
 
+@pytest.mark.parametrize("n", [1, 5, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_of_few_samples_it_is_the_stated_maximum(n, seed):
+    """Of their likelihood under a prior around 30, by trying all."""
+    values, codes = cosines(n, seed=seed), torch.arange(n) % 5
+    scales = np.geomspace(0.1, 1000, 2001)
+    losses = [
+        float(nn.functional.cross_entropy(s * values, codes, reduction="sum")) for s in scales
+    ]
+    best = scales[np.argmin(losses + np.log(scales / 30) ** 2 / 2)]
+    assert calibrate(values.numpy(), codes.numpy())[0] == pytest.approx(best, rel=0.01)
+
+
+def test_where_the_cosines_say_nothing_hardly_anything_is_sure():
+    codes = torch.randint(5, (4000,), generator=torch.Generator().manual_seed(2))
+    assert calibrate(cosines().numpy(), codes.numpy())[0] < 0.3
+
+
 def test_between_two_steps_the_scale_is_between_theirs():
     scores = {"stop_time": np.array([0.0, 0.5, 1.0]), "logit_scale": np.array([10.0, 40.0, 90.0])}
     assert scale_at(0.5, scores) == pytest.approx(40)
     assert scale_at(0.25, scores) == pytest.approx(20)  # the geometric mean
-    assert scale_at(0.3, None) == PRIOR_SCALE
+    assert scale_at(0.3, None) == 30
 
 
 # ------------------------------------------------------------------ the scores
@@ -153,6 +176,7 @@ def test_scores_are_counted_step_by_step():
         (0.05, range(0, 21, 2)),
         (0.01, range(0, 101, 10)),  # in steps of 0.05
         (0.001, range(0, 1001, 100)),
+        (1 / 13, [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13]),  # the default is the seventh
         (1 / 15, [0, 2, 3, 4, 6, 8, 9, 10, 12, 14, 15]),
     ],
 )
@@ -162,6 +186,31 @@ def test_many_steps_are_thinned(step_size, steps):
     assert scores["n_steps"].tolist() == list(steps)
     assert nearest_step(DEFAULT_STOP, step_size) in scores["n_steps"]
     np.testing.assert_allclose(scores["stop_time"], scores["n_steps"] * step_size)
+    right = scores["accuracy"] == 1
+    usual = right[scores["n_steps"] == nearest_step(DEFAULT_STOP, step_size)][0]
+    np.testing.assert_array_equal(scores["n_better"], right & ~usual)
+    np.testing.assert_array_equal(scores["n_worse"], ~right & usual)
+    assert right[0]
+    assert not right[-1]
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun2", "rk4"])
+def test_scores_are_those_of_the_flow_that_predicts(solver):
+    """In the coordinates of the field, and up to its singular end."""
+    model = Model(6, noise_std=0.5, separation=0.7, reach=0.7)
+    codes, x = model.sample(60)
+    field, x, codes = model.field(), torch.from_numpy(x), torch.from_numpy(codes)
+    targets = torch.from_numpy(model.targets)
+    scores = score_steps([HeldOut(field, x, codes.numpy(), targets)], 0.1, solver)
+    z, times = field.rotate(x), ode.grid(10, 0.1)
+    states = ode.integrate(field.velocity, z, times, solver, singular_end=True)
+    for k, state in enumerate(field.rotate_back(states)):
+        similarities = torch.cosine_similarity(state[:, None], targets, dim=2)
+        hits = similarities.argmax(dim=1) == codes
+        assert scores["accuracy"][k] == pytest.approx(float(hits.double().mean()))
+        assert scores["log_loss"][k] == pytest.approx(
+            calibrate(similarities.numpy(), codes.numpy())[1], rel=1e-4
+        )
 
 
 class Exploding(Turning):
