@@ -15,8 +15,9 @@ import torch
 
 
 def _one_thread() -> None:
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
+    # Also where there was one: torch makes its pool of threads anew when it is next told a number,
+    # and two threads of the child that do so at the same time fail.
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):  # where there is no fork, nothing is to be done

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices import null_device
 from feature_files import write_feature_set
 
 from flowalign.atomic_file import check_is_file, expanded, written_whole
@@ -95,7 +96,6 @@ def test_what_is_no_file_is_refused_and_left(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("pipe")
     (tmp_path / "loop").symlink_to("loop")
     kinds = {tmp_path / "pipe": "named pipe", tmp_path / "link": "named pipe"}
-    kinds |= {Path("/dev/null"): "device", Path("/dev/full"): "device"}
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind("socket")  # the name may have some hundred bytes at most
         kinds[tmp_path / "socket"] = "socket"
@@ -113,6 +113,16 @@ def test_what_is_no_file_is_refused_and_left(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"symbolic links: .*loop'"):
             touch(tmp_path / "loop")
     assert len(os.listdir(tmp_path)) == 4
+
+
+@posix
+def test_a_device_is_refused_and_left(tmp_path):
+    device = null_device(tmp_path / "device")
+    before = device.lstat().st_ino
+    for touch in (replace, check_is_file):
+        with pytest.raises(ValueError, match=f"path must name a file; {device} is a device"):
+            touch(device)
+    assert device.lstat().st_ino == before
 
 
 def test_errors_name_the_file_as_it_was_given(tmp_path, monkeypatch):
