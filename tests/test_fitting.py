@@ -55,17 +55,18 @@ def test_a_memory_changes_no_result(small, tmp_path):
     changes = [{"noise": 0.7}, {"joint": False}, {"normalize": False}]
     priors = [{"class_prior": prior} for prior in (skewed, skewed[::-1])]
     runs = [(params, (X, y, table)) for params in ({}, *priors, *changes)]
-    results = []
+    trained = small().velocity_field == "mlp"
+    first = None
     for params, support in runs + [({}, support) for support in few]:
         stored, plain = (
             small(**params, memory=memory).fit(*support).transform(10 * data.X_test)
             for memory in (str(tmp_path), None)
         )
-        np.testing.assert_array_equal(stored, plain, err_msg=str(params))
-        results.append(plain.tobytes())
-    # A network is trained without a prior; else no two of these are the same.
-    trained = small().velocity_field == "mlp"
-    assert len(set(results)) == len(results) - (2 if trained else 0)
+        np.testing.assert_allclose(stored, plain, rtol=0, atol=1e-5, err_msg=str(params))
+        first = plain if first is None else first
+        if params or support is not runs[0][1]:  # a network is trained without a prior
+            changed = np.abs(plain - first).max() > 1e-3
+            assert changed == (not (trained and "class_prior" in params))
 
 
 @pytest.mark.filterwarnings("ignore:Persisting input arguments")

@@ -82,6 +82,15 @@ def test_targets_without_a_map_are_the_class_means(rng):
     np.testing.assert_allclose(targets, [X[:2].mean(axis=0), X[2:].mean(axis=0)])
 
 
+def test_without_a_map_classes_count_alike_however_many_samples_they_have(rng):
+    """A class without samples lies in the middle of the others."""
+    X, codes = rng.standard_normal((9, 5)), np.array([0, 2, 2, 2, 2, 2, 2, 2, 2])
+    targets, _, embedding_map = spaces.place_targets(np.ones((3, 2)), X, codes, "auto")
+    assert embedding_map is None
+    np.testing.assert_allclose(targets[[0, 2]], [X[0], X[1:].mean(axis=0)])
+    np.testing.assert_allclose(targets[1], (targets[0] + targets[2]) / 2)
+
+
 def test_a_class_without_samples_is_mapped_by_the_others(rng):
     E = rng.standard_normal((9, 4))
     X = 1.5 * E @ ortho_group.rvs(6, random_state=0)[:4]
@@ -99,6 +108,7 @@ def test_joint_rule(C, rng):
     assert spaces.place_targets(E, X, codes, "auto")[1]
     assert not spaces.place_targets(rotated, X, codes, "auto")[1]
     assert not spaces.place_targets(E[:, :64], X, codes, "auto")[1]
+    assert not spaces.place_targets(E, X[:, :64], codes, "auto")[1]
     assert spaces.place_targets(rotated, X, codes, True)[1]
     assert not spaces.place_targets(E, X, codes, False)[1]
 

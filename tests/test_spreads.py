@@ -79,6 +79,14 @@ def test_text_that_says_nothing_is_left_out():
     assert estimate_means(statistics_of(X, codes, len(E)), tensor(E))[0].text_spread < 0.02
 
 
+def test_one_class_shows_no_spread():
+    """Nothing is known of the others but where it is."""
+    X, _, E = make([3, 3])
+    found = estimate_means(support_of(X, np.ones(6, dtype=int), 2), tensor(E))
+    assert (found.text_spread, found.residual_spread) == (0, RESIDUAL_SPREAD)
+    np.testing.assert_allclose(found.means, np.tile(X.mean(axis=0), (2, 1)))
+
+
 def test_names_that_differ_by_rounding_alone_are_no_text():
     """Even where the classes lie just as the rounding does."""
     X, codes, E, _ = simulate(4.0, 0.0, n_classes=20)

@@ -58,6 +58,7 @@ def test_classes_held_out_as_a_whole_do_not_move_the_stop():
         (0.5, 1.0, 1),
         (0.0, 0.1, 0),
         (1.0, 0.3, 3),
+        (1.0, 0.4, 2),  # a third would pass the end
         (0.2, 1, 1),
     ],
 )
