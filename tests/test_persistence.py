@@ -219,7 +219,7 @@ def test_what_cannot_be_saved(fitted, data, tmp_path, monkeypatch):
         model.classes_ = labels
         with pytest.raises(error, match="strings or numbers"):
             flowalign.save(model, path)
-    monkeypatch.setattr(allowed, "MAX_PADDED", 1000)
+    monkeypatch.setattr(allowed, "MAX_PADDED", 100)
     model = FlowMatchingAligner().fit(data.X_train, np.array(data.class_names, "<U200")[codes])
     with pytest.raises(ValueError, match="need 7 characters"):
         flowalign.save(model, path)
