@@ -99,6 +99,17 @@ def test_labels_keep_their_dtype(classes, tmp_path):
     np.testing.assert_array_equal(loaded.predict(data.X_test), model.predict(data.X_test))
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">U3"])
+def test_labels_of_class_embeddings_in_foreign_byte_order(dtype, data, tmp_path):
+    codes = np.searchsorted(data.class_names, data.y_train).astype(dtype[1:])
+    table = ClassEmbeddings(np.arange(6).astype(dtype), data.class_embeddings.vectors)
+    model = FlowMatchingAligner(table).fit(data.X_train, codes)
+    loaded = round_trip(model, tmp_path)
+    assert loaded.classes_.dtype == np.dtype(dtype).newbyteorder("=")
+    assert loaded.class_embeddings.labels.dtype.isnative
+    np.testing.assert_array_equal(loaded.predict(data.X_test), model.predict(data.X_test))
+
+
 def test_two_classes_of_truth_values(tmp_path):
     data = make_cross_modal(2, n_train=3, n_features=8, random_state=0)
     model = FlowMatchingAligner().fit(data.X_train, data.y_train == "class 1")
