@@ -100,6 +100,17 @@ def test_labels_keep_their_dtype(classes, tmp_path):
     np.testing.assert_array_equal(loaded.predict(data.X_test), model.predict(data.X_test))
 
 
+@pytest.mark.parametrize("dtype", [">i4", ">f8", ">U3"])
+def test_labels_of_class_embeddings_in_foreign_byte_order(dtype, data, tmp_path):
+    codes = np.searchsorted(data.class_names, data.y_train).astype(dtype[1:])
+    table = ClassEmbeddings(np.arange(6).astype(dtype), data.class_embeddings.vectors)
+    model = FlowMatchingAligner(table).fit(data.X_train, codes)
+    loaded = round_trip(model, tmp_path)
+    assert loaded.classes_.dtype == np.dtype(dtype).newbyteorder("=")
+    assert loaded.class_embeddings.labels.dtype.isnative
+    np.testing.assert_array_equal(loaded.predict(data.X_test), model.predict(data.X_test))
+
+
 def test_two_classes_of_truth_values(tmp_path):
     data = make_cross_modal(2, n_train=3, n_features=8, random_state=0)
     model = FlowMatchingAligner().fit(data.X_train, data.y_train == "class 1")
@@ -220,7 +231,7 @@ def test_what_cannot_be_saved(fitted, data, tmp_path, monkeypatch):
         model.classes_ = labels
         with pytest.raises(error, match="strings or numbers"):
             flowalign.save(model, path)
-    monkeypatch.setattr(allowed, "MAX_PADDED", 1000)
+    monkeypatch.setattr(allowed, "MAX_PADDED", 100)
     model = FlowMatchingAligner().fit(data.X_train, np.array(data.class_names, "<U200")[codes])
     with pytest.raises(ValueError, match="need 7 characters"):
         flowalign.save(model, path)
