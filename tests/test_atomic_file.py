@@ -2,9 +2,7 @@
 
 import os
 import socket
-import stat
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np

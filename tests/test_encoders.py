@@ -10,9 +10,12 @@ from number_files import CALLS, ReadingEncoder, count_letters, read_numbers, wri
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.encoders import CallableEncoder
+from flowalign.encoders.base import described
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +135,22 @@ def test_clones_and_pickles_are_alike(files, tmp_path):
     assert encoder.set_params(batch_size=7).batch_size == 7
 
 
+def test_a_description_has_what_features_depend_on():
+    encoder = CallableEncoder(read_numbers, name="1")
+    other = clone(encoder).set_params(batch_size=1, cache="somewhere", verbose=2)
+    assert described(other) == described(encoder)
+    for changed in ({"name": "2"}, {"function": count_letters}):
+        assert described(clone(encoder).set_params(**changed)) != described(encoder)
+
+
+def test_an_encoder_is_ready_before_fit():
+    tags = get_tags(CallableEncoder(read_numbers))
+    assert not tags.requires_fit
+    assert tags.input_tags.string
+    assert not tags.input_tags.two_d_array
+    check_is_fitted(CallableEncoder(read_numbers))
+
+
 def test_fit_checks_and_learns_nothing(files):
     encoder = CallableEncoder(read_numbers)
     before = vars(encoder).copy()
@@ -231,6 +250,7 @@ def test_bad_parameters(params, error, message):
         (lambda items: [[1.0]], r"a row for each of 2 items, got shape \(1, 1\)"),
         (lambda items: [1.0, 2.0], r"got shape \(2,\)"),
         (lambda items: [[1.0], [np.nan]], "NaN"),
+        (lambda items: [[1.0], [-np.inf]], "infinite"),
         (lambda items: "rows", "numbers in rows of one width"),
     ],
 )

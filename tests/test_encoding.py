@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -202,11 +203,12 @@ def test_an_interruption_costs_a_thousand_rows_or_a_second(tmp_path, monkeypatch
     assert kept == [0, 0, 1024, 1024, 2048]
     assert _count_kept(tmp_path) == 2560
     kept.clear()
-    clock = iter(np.arange(100.0))  # a batch takes a second
-    monkeypatch.setattr(encoding.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(encoding, "STORE_SECONDS", 1.5)
+    clock = iter(np.arange(100.0))  # a second between any two looks at it
+    monkeypatch.setattr(encoding, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(encoding, "STORE_SECONDS", 0.5)
+    monkeypatch.setattr(encoding, "STORE_ROWS", np.inf)
     CallableEncoder(encode, **settings).transform(range(-2560, 0))
-    assert [count - 2560 for count in kept] == [0, 0, 1024, 1024, 2048]
+    assert [count - 2560 for count in kept] == [0, 512, 1024, 1536, 2048]
 
 
 def test_what_looks_odd_is_said_once_for_all(files, tmp_path):
@@ -223,6 +225,9 @@ def test_what_looks_odd_is_said_once_for_all(files, tmp_path):
     assert message.startswith(f"{len(expected)} of 12 items look odd: ")
     assert f"{files[expected[0]]}: it begins with 1." in message
     encoder.transform(files)  # kept: known, and said
+    again = ReadingEncoder(doubt=odd)
+    with pytest.warns(UserWarning, match="items look odd"), pytest.warns(match="skipped"):
+        again.encode([*files, "gone.txt"], on_error="skip")
 
 
 @pytest.mark.parametrize(
@@ -255,11 +260,12 @@ def test_names_that_no_file_can_have(name, shown, cached, tmp_path):
     assert str(caught.value).startswith(f"{shown} ")
 
 
-def test_a_forgotten_change_of_name_is_noticed_by_the_width(files, tmp_path):
+@pytest.mark.parametrize("width", [2, 5])
+def test_a_forgotten_change_of_name_is_noticed_by_the_width(width, files, tmp_path):
     settings = {"name": "numbers 1", "cache": tmp_path / "cache"}
     CallableEncoder(read_numbers, **settings).transform(files[:2])
-    with pytest.raises(ValueError, match="has 2 features where others have 4.*does the name"):
-        CallableEncoder(lambda paths: [[1, 2]] * len(paths), **settings).transform(files)
+    with pytest.raises(ValueError, match=f"has {width} features where .* 4.*does the name"):
+        CallableEncoder(lambda paths: np.ones((len(paths), width)), **settings).transform(files)
 
 
 def test_a_batch_that_fails_is_gone_through_one_by_one_when_skipping(files):
@@ -276,6 +282,13 @@ def test_a_batch_that_fails_is_gone_through_one_by_one_when_skipping(files):
     with pytest.raises(ValueError, match="could not convert") as caught:
         encoder.transform(files)
     assert "In a batch of 5 from" in caught.value.__notes__[0]
+
+
+def test_a_text_is_not_taken_for_a_file_of_that_content(tmp_path):
+    (tmp_path / "a.txt").write_text("1 2 3 4")
+    encoder = CallableEncoder(read_numbers, count_letters, name="1", cache=tmp_path)
+    np.testing.assert_array_equal(encoder.transform([tmp_path / "a.txt"]), [[1, 2, 3, 4]])
+    np.testing.assert_array_equal(encoder.encode_text(["1 2 3 4"]), [[0, 0, 7, 1]])
 
 
 def test_texts_are_cached_apart_from_items(tmp_path):

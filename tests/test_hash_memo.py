@@ -1,6 +1,7 @@
 """A file is remembered only for as long as nothing about it changes."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_another_file_of_the_name_is_not_taken_for_it(tmp_path):
     (tmp_path / "b").write_text("2")
     (tmp_path / "b").replace(path)
     assert known.get(path) is None
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("field", ["st_mtime_ns", "st_ctime_ns", "st_size", "st_ino", "st_dev"])
+def test_whatever_changes_makes_it_another_file(field, tmp_path, monkeypatch):
+    known, path = HashMemo(), tmp_path / "a"
+    path.write_text("1")
+    _remember(known, path)
+    stat = path.stat()
+    values = {name: getattr(stat, name) for name in dir(stat) if name.startswith("st_")}
+    for change, found in ((0, "content"), (1, None)):
+        changed = SimpleNamespace(**values | {field: values[field] + change})
+        monkeypatch.setattr(
+            hash_memo, "os", SimpleNamespace(stat=lambda _, s=changed: s, fspath=os.fspath)
+        )
+        assert known.get(path) == found
 
 
 def test_a_file_just_written_is_not_remembered(tmp_path):

@@ -174,6 +174,16 @@ def test_of_long_pictures_the_middle_stays(size):
     assert min(kept.shape) == min(size)
 
 
+def test_crops_have_half_of_the_area_or_more_and_sides_of_three_to_four_at_most():
+    picture = Image.new("RGB", (400, 400))
+    sizes = [random_crop(picture, np.random.default_rng(seed)).size for seed in range(400)]
+    width, height = np.array(sizes).T
+    areas, ratios = width * height / 400**2, width / height
+    np.testing.assert_allclose([areas.min(), areas.max()], [0.5, 1], atol=0.04)
+    np.testing.assert_allclose([ratios.min(), ratios.max()], [3 / 4, 4 / 3], rtol=0.02)
+    assert abs(np.median(ratios) - 1) < 0.05
+
+
 def test_crops_are_parts_of_the_picture_of_the_promised_size():
     rows, columns = np.mgrid[0:100, 0:200]
     picture = Image.fromarray(np.dstack([rows, columns, rows * 0]).astype(np.uint8))

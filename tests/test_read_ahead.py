@@ -5,7 +5,11 @@ import time
 
 import pytest
 
+<<<<<<< HEAD:tests/test_read_ahead.py
 from flowalign.encoders.read_ahead import batches, in_threads
+=======
+from flowalign.encoders.read_ahead import READERS, batches, in_threads
+>>>>>>> h-media:tests/test_streaming.py
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -29,6 +33,21 @@ def test_no_more_than_ahead_is_waiting():
     assert len(started) <= 11
     stream.close()
     assert len(started) <= 11
+
+
+def test_closing_starts_nothing_that_was_waiting():
+    started, go_on = [], threading.Event()
+
+    def wait(value):
+        started.append(value)
+        if value:
+            go_on.wait(10)
+
+    stream = in_threads(wait, range(1000), ahead=200)
+    next(stream)
+    threading.Timer(0.2, go_on.set).start()
+    stream.close()  # waits for those that run
+    assert len(started) <= READERS + 1
 
 
 def test_reading_goes_on_while_the_consumer_works():
