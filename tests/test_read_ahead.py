@@ -5,11 +5,7 @@ import time
 
 import pytest
 
-<<<<<<< HEAD:tests/test_read_ahead.py
-from flowalign.encoders.read_ahead import batches, in_threads
-=======
 from flowalign.encoders.read_ahead import READERS, batches, in_threads
->>>>>>> h-media:tests/test_streaming.py
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

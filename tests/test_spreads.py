@@ -82,7 +82,7 @@ def test_text_that_says_nothing_is_left_out():
 def test_one_class_shows_no_spread():
     """Nothing is known of the others but where it is."""
     X, _, E = make([3, 3])
-    found = estimate_means(support_of(X, np.ones(6, dtype=int), 2), tensor(E))
+    found, _ = estimate_means(statistics_of(X, np.ones(6, dtype=int), 2), tensor(E))
     assert (found.text_spread, found.residual_spread) == (0, RESIDUAL_SPREAD)
     np.testing.assert_allclose(found.means, np.tile(X.mean(axis=0), (2, 1)))
 
