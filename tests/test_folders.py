@@ -20,7 +20,7 @@ def _tree(root, *files):
 
 
 @pytest.mark.parametrize(("load", "end"), LOADERS)
-def test_files_and_their_folders(load, end, tmp_path):
+def test_files_and_their_folders(load, end, tmp_path, monkeypatch):
     files = [f"song_thrush/2.{end}", f"song_thrush/1.{end.upper()}", f"dog/x y.{end}"]
     others = [f".hidden/1.{end}", f"dog/.1.{end}", "dog/notes.txt", "readme.md"]
     data = load(_tree(tmp_path, *files, *others))
@@ -28,6 +28,9 @@ def test_files_and_their_folders(load, end, tmp_path):
     assert data.y.tolist() == ["dog", "song_thrush", "song_thrush"]
     assert data.class_names == {"dog": "dog", "song_thrush": "song thrush"}
     assert load(str(tmp_path)).X.tolist() == data.X.tolist()
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path.parent))
+    assert load(f"~/{tmp_path.name}").X.tolist() == data.X.tolist()
 
 
 @pytest.mark.parametrize(("load", "end"), LOADERS)

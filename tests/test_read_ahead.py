@@ -60,8 +60,15 @@ def test_batches_are_full_but_the_last():
 
 
 def test_taking_turns_nothing_runs_while_the_consumer_works():
-    started = []
-    stream = in_threads(started.append, range(10), ahead=4, turns=True)
+    started, finished = [], []
+
+    def work(value):
+        started.append(value)
+        time.sleep(0.005 * value)
+        finished.append(value)
+
+    stream = in_threads(work, range(10), ahead=4, turns=True)
     for taken, _ in enumerate(stream):
+        assert len(started) == len(finished) == min(10, 4 * (taken // 4 + 1))
         time.sleep(0.01)
-        assert len(started) == min(10, 4 * (taken // 4 + 1))
+        assert len(started) == len(finished) == min(10, 4 * (taken // 4 + 1))

@@ -131,9 +131,22 @@ def _no_memory(*_):
     raise MemoryError
 
 
-def test_a_file_that_ends_early_is_noticed_where_its_form_allows():
-    content = _file(
-        0.1 * np.random.default_rng(0).standard_normal(96_000), 48_000, "FLAC", "PCM_16"
-    )
+@pytest.mark.parametrize(
+    ("kind", "subtype", "share"),
+    [("FLAC", "PCM_16", 0.5), ("MP3", "MPEG_LAYER_III", 0.5), ("MP3", "MPEG_LAYER_III", 0.95)],
+)
+def test_a_file_that_ends_early_is_noticed_where_its_form_allows(kind, subtype, share):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(96_000)
+    content = _file(noise, 48_000, kind, subtype)
+    assert len(_read(content)) == 96_000
     with pytest.raises(ValueError, match="damaged one"):
-        _read(content[: len(content) // 2])
+        _read(content[: int(share * len(content))])
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 96_000])
+@pytest.mark.parametrize("seconds", [0.1, 0.10001, 0.12345, 1 / 3])
+def test_no_window_is_longer_than_the_model_takes(rate, seconds):
+    sound = tone(440, rate=rate)
+    for item in (sound, _file(sound, rate)):
+        window = _read(item, array_rate=rate, seconds=seconds)
+        assert len(window) == round(seconds * 48_000)

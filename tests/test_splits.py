@@ -194,3 +194,31 @@ def test_what_is_missing_or_malformed_is_named(tmp_path):
     _touch(images / split["test"][0][0])
     with pytest.raises(ValueError, match="two names for classes 0"):
         load_split(tmp_path, "EuroSAT")
+
+
+def test_a_root_in_the_home_folder_and_a_byte_order_mark(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    _, listing, _, split = _write_json(tmp_path / "data", "DTD")
+    listing.write_text("\ufeff" + json.dumps(split), encoding="utf-8")
+    found = load_split("~/data", "DTD")
+    assert found.X_train.tolist() == load_split(tmp_path / "data", "DTD").X_train.tolist()
+
+
+def test_classes_that_cannot_be_told_apart_are_refused(tmp_path):
+    _, listing, _, split = _write_json(tmp_path, "DTD")
+    names = ["tile", "tile", "tile (0)"]  # the first would be called as the third
+    for rows in split.values():
+        rows[:] = [[rows[0][0], number, name] for number, name in enumerate(names)]
+    listing.write_text(json.dumps(split))
+    with pytest.raises(ValueError, match=r"Textures\.json has classes that cannot be told apart"):
+        load_split(tmp_path, "DTD")
+
+
+def test_a_path_in_a_message_shows_what_a_reader_would_not_see(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^'.*a\\r.dtd.images' is missing"):
+        load_split(tmp_path / "a\r", "DTD")
+    _, listing, _, _ = _write_json(tmp_path / "b\n", "DTD")
+    listing.write_text("{")
+    with pytest.raises(ValueError, match=r"^'.*b\\n.dtd.*json' must be JSON"):
+        load_split(tmp_path / "b\n", "DTD")

@@ -58,6 +58,8 @@ def in_threads(
                     wait([*waiting] if turns else [waiting[0]])
                     for _ in range(len(waiting) if turns else 1):
                         yield from waiting.popleft().result()
+            if turns:
+                wait([*waiting])
             while waiting:
                 yield from waiting.popleft().result()
         finally:
