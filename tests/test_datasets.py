@@ -25,11 +25,7 @@ def test_few_shot_draws_k_different_rows_of_each_class(n_shots, n_classes, seed)
 def test_few_shot_is_seeded_and_nested():
     X, y = np.arange(40)[:, None], np.repeat(["a", "b"], 20)
     one, four = (few_shot(X, y, k, random_state=3)[0].ravel() for k in (1, 4))
-<<<<<<< HEAD
-    assert one.tolist() == four[[0, 4]].tolist()  # of each class the beginning
-=======
     assert one.tolist() == [four[0], four[4]]  # the beginning of each class
->>>>>>> h-media
     np.testing.assert_array_equal(four, few_shot(X, y, 4, random_state=3)[0].ravel())
     assert set(four) != set(few_shot(X, y, 4, random_state=4)[0].ravel())
 
