@@ -53,9 +53,8 @@ class Coupling:
     ) -> Coupling:
         """Place the targets; `joint` as in :func:`flowalign.spaces.place_targets`.
 
-        Samples are brought into an order of their own, so that nothing depends on the one they came
-        in: that of their bytes, since any will do that depends on nothing else. Equal features
-        follow the bytes of their class embeddings.
+        Rows are sorted by their bytes, so that results do not depend on their order. Equal features
+        are sorted by the bytes of their class embeddings.
         """
         rows = _byte_order(X)
         X, codes = X[rows], codes[rows]
