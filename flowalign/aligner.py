@@ -109,7 +109,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
     gaussian_model_ : flowalign.gaussian.GaussianModel or None
-        What is believed of each class, for "gaussian" with samples.
+        What is believed of each class, for "gaussian" with samples; None as well where the aligner
+        comes from a file of format 1.
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int

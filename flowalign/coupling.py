@@ -54,7 +54,7 @@ class Coupling:
         """Place the targets; `joint` as in :func:`flowalign.spaces.place_targets`.
 
         Rows are sorted by their bytes, so that results do not depend on their order. Equal features
-        follow the bytes of their class embeddings.
+        are sorted by the bytes of their class embeddings.
         """
         rows = _byte_order(X)
         X, codes = X[rows], codes[rows]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from flowalign.fields import VelocityField
+    from flowalign.gaussian import GaussianModel
 
 
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -36,6 +37,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         _normalize: bool
         classes_: NDArray[Any]
         velocity_field_: VelocityField
+        gaussian_model_: GaussianModel | None
         n_features_in_: int
         device_: str
 
@@ -209,11 +211,15 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if hasattr(self, "velocity_field_"):
-            # The field's pickle opens on the CPU, and stays there if its device is not here.
+            # Pickles of field and model open on the CPU, and stay there if the device is not here.
             try:
-                self.velocity_field_.to(parameters.check_device(self.device_))
+                device = parameters.check_device(self.device_)
             except ValueError:
                 self.device_ = "cpu"
+                return
+            self.velocity_field_.to(device)
+            if self.gaussian_model_ is not None:
+                self.gaussian_model_ = self.gaussian_model_.to(device)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -11,7 +11,7 @@ from flowalign.gaussian.means import NEGLIGIBLE, MeansPosterior
 from flowalign.gaussian.statistics import ClassStatistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Covariance:
     """Covariance within classes, by its eigenvectors.
 
@@ -81,7 +81,8 @@ def estimate_covariance(
     basis, squares = _eigenbasis(scatter, few=few)
     ridge = float(squares.sum()) / before
     ridge = max(ridge, NEGLIGIBLE * statistics.mean_square * divisor)
-    return Covariance(basis, (squares + ridge) / divisor, divisor, tail, share)
+    # Of one layout, so that a model that was stored gives the same result to the last bit.
+    return Covariance(basis.contiguous(), (squares + ridge) / divisor, divisor, tail, share)
 
 
 def _eigenbasis(scatter: Tensor, *, few: bool) -> tuple[Tensor, Tensor]:

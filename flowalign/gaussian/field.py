@@ -38,7 +38,7 @@ from torch import Tensor
 
 from flowalign import path
 from flowalign.fields.base import VelocityField
-from flowalign.sphere import directions
+from flowalign.sphere import cosine_similarities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,7 +166,7 @@ class GaussianField(VelocityField):
     def class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
         """p(c | x, t), (n, C), from the log-densities of the classes; these are overwritten."""
         if self.config["text_weight"]:
-            cosines = directions(z) @ directions(self.targets).T
+            cosines = cosine_similarities(z, self.targets)
             log_density.add_(cosines, alpha=self.config["text_weight"])
         return log_density.add_(self.log_prior).softmax(dim=1)
 

@@ -28,7 +28,7 @@ eight feature sets with 16 samples a class; ``docs/decisions/0005-closed-form.md
 NEGLIGIBLE = 1e-10  # relative to the mean square of the features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeansPosterior:
     r"""What is known of the class means after seeing the samples.
 

@@ -28,6 +28,7 @@ from flowalign.gaussian.field import GaussianField, log_t_density
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.means import MeansPosterior, estimate_means
 from flowalign.gaussian.statistics import ClassStatistics
+from flowalign.inputs import as_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -66,7 +67,7 @@ class GaussianModel:
     Notes
     -----
     Rows given to it are features as the field sees them: of length 1, if the aligner normalises.
-    A pickle holds numpy arrays and opens on the CPU.
+    A pickle of it holds numpy arrays and opens on the CPU; an aligner moves it to its device.
 
     Examples
     --------
@@ -102,6 +103,13 @@ class GaussianModel:
     @classmethod
     def of(cls, statistics: ClassStatistics, E: Tensor | None = None) -> GaussianModel:
         """Estimate the model from statistics and class embeddings, (C, e), if there is text."""
+        if not statistics.n:
+            raise ValueError("statistics have no samples; a model needs one at least.")
+        if E is not None and len(E) != len(statistics.counts):
+            raise ValueError(
+                f"E must have one embedding for each of the {len(statistics.counts)} classes of "
+                f"the statistics, got {len(E)}."
+            )
         posterior, precision = estimate_means(statistics, E)
         return cls(statistics, posterior, estimate_covariance(statistics, posterior, precision))
 
@@ -173,11 +181,21 @@ class GaussianModel:
         Returns
         -------
         Tensor of shape (n, C)
-            float64.
+            float64, on the device of the model.
+
+        Raises
+        ------
+        ValueError
+            If X is not of the width of the features, or not finite.
         """
         variances, tail = self.within.variances, float(self.within.tail)
         d = len(variances)
-        x = torch.as_tensor(X, dtype=torch.float64, device=variances.device)
+        array = X if torch.is_tensor(X) else np.array(as_numpy(X, "X"), dtype=np.float64)
+        x = torch.as_tensor(array, device=variances.device).double()
+        if x.ndim != 2 or x.shape[1] != d:
+            raise ValueError(f"X must be rows of {d} features, got shape {tuple(x.shape)}.")
+        if not bool(x.isfinite().all()):
+            raise ValueError("X contains NaN or infinity; drop those rows.")
         # About the common mean, so that what cancels does not take the digits of what does not.
         scale = self.within.basis / variances.sqrt()
         z, centres = ((rows - self.posterior.common) @ scale for rows in (x, self.posterior.means))
@@ -239,6 +257,10 @@ class GaussianModel:
             raise ValueError("the scatter of the model has more rows than there were samples.")
         if state["within.tail"] <= width or not state["within.divisor"]:
             raise ValueError("the covariance of the model is none.")
+
+    def __repr__(self) -> str:
+        n_classes, width = self.statistics.sums.shape
+        return f"GaussianModel({self.statistics.n} samples, {n_classes} classes, {width} features)"
 
     def __getstate__(self) -> dict[str, Any]:
         """Numbers and numpy arrays, by the names of their parts: ``"within.basis"``, and so on."""

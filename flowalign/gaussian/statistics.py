@@ -74,6 +74,13 @@ class ClassStatistics:
 
     def __add__(self, other: ClassStatistics) -> ClassStatistics:
         """Statistics of the samples of both, of the same classes in the same order."""
+        if not isinstance(other, ClassStatistics):
+            return NotImplemented
+        if self.sums.shape != other.sums.shape:
+            raise ValueError(
+                "Statistics add up if they are of the same classes and features; their sums have "
+                f"shapes {tuple(self.sums.shape)} and {tuple(other.sums.shape)}."
+            )
         both = (self.counts > 0) & (other.counts > 0)
         counts = self.counts + other.counts
         weights = (self.counts * other.counts / counts.clamp_min(1))[both]

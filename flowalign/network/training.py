@@ -20,7 +20,7 @@ def train(
     field: MLPField,
     x0: Tensor,
     targets: Tensor,
-    labels: Tensor,
+    codes: Tensor,
     *,
     noise: float,
     max_iter: int,
@@ -32,7 +32,7 @@ def train(
 ) -> list[float]:
     r"""Minimise the flow matching loss by AdamW; the field is trained in place.
 
-    The coupling is fixed by the class: sample i always travels to ``targets[labels[i]]``. Each
+    The coupling is fixed by the class: sample i always travels to ``targets[codes[i]]``. Each
     visit of a sample draws a new time t ~ U(0, 1) and new noise, and the loss is the squared error
     :math:`\|v(t, x_t) - u_t\|^2` summed over coordinates, averaged over the batch. The learning
     rate rises linearly over the first epoch and then falls to zero along a cosine.
@@ -45,7 +45,7 @@ def train(
         Features. All data stay on their device; nothing is copied from or to the host per step.
     targets : Tensor of shape (C, d)
         Where each class goes.
-    labels : Tensor of shape (n,), int64
+    codes : Tensor of shape (n,), int64
         Class of each sample, a row of ``targets``.
     noise : float
         Size of the noise on the path, relative to ``rms(x0)``.
@@ -86,7 +86,7 @@ def train(
     for epoch in tqdm(range(max_iter), desc="flow matching", unit="epoch", disable=not verbose):
         order = torch.randperm(len(x0), generator=generator, device=x0.device)
         for batch in order.split(batch_size):
-            loss = _loss(field, x0[batch], targets[labels[batch]], noise_std, generator)
+            loss = _loss(field, x0[batch], targets[codes[batch]], noise_std, generator)
             optimizer.zero_grad()
             loss.backward()
             factor = learning_rate_factor(next(step), n_batches, max_iter * n_batches)
