@@ -14,7 +14,7 @@ from flowalign.datasets import make_cross_modal
 
 # What pytest -m core runs: files about the mathematics, which need no estimator and no files.
 CORE = {
-    "calibration", "closed_form", "coupling", "evidence", "fields_gaussian", "fields_mlp",
+    "blocks", "calibration", "closed_form", "coupling", "evidence", "fields_gaussian", "fields_mlp",
     "gaussian_invariances", "gaussian_model", "held_out", "kinds", "leave_one_out",
     "means_and_covariance", "ode", "path", "spaces", "sphere", "spreads", "statistics", "stopping",
     "training",

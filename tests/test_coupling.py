@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from flowalign import spaces
-from flowalign.blocks import thinned
 from flowalign.coupling import Coupling
 from flowalign.held_out import folds, is_one_shot, removable
 
@@ -190,23 +189,3 @@ def test_leaving_samples_out_keeps_the_space(joint):
     assert others.joint == joint
     assert len(others.X) == 2
     assert others.targets.shape == (6, d)
-
-
-def test_many_rows_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 1000)
-    rows = thinned(500, 10)
-    assert len(set(rows)) == 100
-    assert np.diff(rows).max() <= 6
-    assert thinned(50, 10).tolist() == list(range(50))
-    assert thinned(50, 5000).tolist() == [0]
-    assert rows[[0, -1]].tolist() == [0, 499]
-    assert len(thinned(101, 10)) == 100
-    assert thinned(100, 10).tolist() == list(range(100))
-
-
-def test_as_many_samples_are_held_out_as_have_room():
-    """4,096 at most, and two million numbers in all."""
-    assert len(thinned(100_000, 64)) == 4096
-    assert len(thinned(4096, 512)) == 4096
-    assert len(thinned(100_000, 2048)) == 1024
-    assert len(thinned(3, 10**9)) == 1

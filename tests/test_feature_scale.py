@@ -1,5 +1,7 @@
 """Features whose common part, or one coordinate, is far larger than what tells classes apart."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
@@ -7,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
 from flowalign.datasets import load_emoji, make_cross_modal
-from flowalign.loud_coordinate import LOUD_SHARE, loudest_coordinate
+from flowalign.loud_coordinate import LOUD_SHARE, loudest_coordinate, warn_of_loud_coordinate
 from flowalign.sphere import unit_rows
 
 
@@ -73,6 +75,19 @@ def test_coordinates_alike_pass_without_a_word(offset):
 
 def test_in_few_coordinates_one_may_be_loud():
     FlowMatchingAligner().fit(*loud(100, width=15))
+
+
+@pytest.mark.parametrize("width", [15, 16, 64])
+@pytest.mark.parametrize("share", [0.49, 0.51])
+def test_loud_is_more_than_half_of_sixteen_columns_or_more(share, width):
+    size = np.ones(width)
+    size[3] = np.sqrt((width - 1) * share / (1 - share))
+    X, codes = np.stack([size, -size]), np.zeros(2, dtype=int)
+    assert loudest_coordinate(X, codes) == (3, pytest.approx(share))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warn_of_loud_coordinate(X, codes)
+    assert len(seen) == (share > 0.5 and width >= 16)
 
 
 def test_what_tells_classes_apart_may_be_loud():

@@ -263,6 +263,15 @@ def test_heavy_tails_are_those_of_a_t_distribution(tail):
     np.testing.assert_allclose(posterior, expected / expected.sum(axis=1, keepdims=True), rtol=1e-9)
 
 
+@pytest.mark.parametrize("design", [{}, {"text_weight": 3.0, "tail": 10.0}], ids=len)
+def test_at_the_end_classes_weigh_what_they_do_a_thousandth_before(design):
+    model = Model(5, noise_std=0.4)
+    field, x = model.field(**design), torch.from_numpy(model.targets)
+    weights = field.posterior(time(1.0), x)
+    torch.testing.assert_close(weights, field.posterior(time(0.999), x))
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4, dtype=x.dtype))
+
+
 def test_with_many_degrees_of_freedom_a_t_is_gaussian():
     distances = torch.tensor([0.0, 1.0, 30.0], dtype=torch.float64)
     torch.testing.assert_close(log_t_density(distances, 1e9), -distances / 2)

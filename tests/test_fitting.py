@@ -3,9 +3,14 @@
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import GridSearchCV
 
+from flowalign import FlowMatchingAligner
+from flowalign.coupling import Coupling
 from flowalign.datasets import make_cross_modal
+from flowalign.fields import Kind, kind_of
+from flowalign.fields.fitting import field_fitter
 from flowalign.network.fit import default_batch_size, default_hidden_dim
 
 
@@ -34,7 +39,7 @@ def test_a_cached_field_is_the_field(small, data, tmp_path):
         model = small(data.class_embeddings, memory=joblib.Memory(tmp_path, verbose=0), **params)
         return model.fit(data.X_train, data.y_train)
 
-    first, second = fit(), fit(verbose=0)
+    first, second = fit(), fit(verbose=1)
     assert cached_fits(tmp_path) == 1
     assert second.loss_curve_ == first.loss_curve_
     np.testing.assert_array_equal(second.transform(data.X_test), first.transform(data.X_test))
@@ -79,6 +84,14 @@ def test_without_a_fixed_seed_only_what_is_not_random_is_cached(
     assert cached_fits(tmp_path) == (0 if small().velocity_field == "mlp" else 1)
 
 
+@pytest.mark.filterwarnings("ignore:Persisting input arguments")
+def test_integers_of_numpy_are_fixed_seeds(small_mlp, data, tmp_path):
+    for seed in (0, np.int64(0), np.uint8(0)):
+        model = small_mlp(data.class_embeddings, memory=str(tmp_path), random_state=seed)
+        model.fit(data.X_train, data.y_train)
+    assert cached_fits(tmp_path) == 1
+
+
 def test_defaults_of_the_network_follow_the_data():
     """As wide as the features, and 24 steps an epoch, both within bounds."""
     widths = {1: 64, 64: 64, 65: 65, 383: 383, 384: 384, 2048: 384}
@@ -97,3 +110,16 @@ def test_what_fits_a_network_is_part_of_the_key(small_mlp, data, tmp_path):
         model = small_mlp(data.class_embeddings, memory=str(tmp_path), **params)
         model.fit(data.X_train, data.y_train)
     assert cached_fits(tmp_path) == len(changes)
+
+
+def test_what_was_fitted_elsewhere_comes_to_the_device_of_the_fit(data):
+    """As it has to out of a cache, where field and model open on the CPU."""
+    codes = np.unique(data.y_train, return_inverse=True)[1]
+    pairs, prior = Coupling.by_class(data.X_train, codes, None), np.full(6, 1 / 6)
+    fitted = kind_of("gaussian").fit(pairs, prior=prior, noise=0.3, device="cpu")
+    kind = Kind(type(fitted.field), lambda coupling: fitted, settings=())
+    params = FlowMatchingAligner().get_params()
+    moved = field_fitter(kind, params, prior, torch.device("meta"))(pairs)
+    assert moved.field.basis.is_meta
+    assert moved.model.within.basis.is_meta
+    assert moved.model.statistics.sums.is_meta

@@ -112,6 +112,43 @@ def test_a_pickle_holds_arrays_and_brings_the_model_back(evidence):
     )
 
 
+def test_where_float64_is_lacking_it_stays_on_the_cpu():
+    model, X, *_ = make([5, 3, 4])
+    moved = model.to(torch.device("mps"))
+    torch.testing.assert_close(moved.log_density(X), model.log_density(X), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("statistics.counts", [5.0, -1.0, 4.0]),
+        ("statistics.counts", np.float32([5, 3, 4])),
+        ("statistics.counts", [1.0, 1.0, 1.0]),  # fewer than the rows of the scatter
+        ("statistics.scatter", np.ones((3, 19))),
+        ("posterior.common", np.ones(19)),
+        ("posterior.text_spread", -0.1),
+        ("posterior.residual_spread", True),
+        ("within.variances", [0.0, *[1.0] * 19]),
+        ("within.variances", [-1.0, *[1.0] * 19]),
+        ("within.divisor", 0.0),
+        ("within.tail", 20),  # as many as there are features: no degree of freedom
+        ("within.tail", 1e30),
+        ("within.single_share", "0"),
+        ("evidence.text", -1.0),
+        ("evidence.other", 1.0),
+    ],
+)
+def test_what_is_no_state_of_a_model_is_refused(name, wrong):
+    model = make([5, 3, 4], d=20)[0]
+    model = GaussianModel(model.statistics, model.posterior, model.within, Evidence(0.05, 0.4))
+    state = model.__getstate__()
+    GaussianModel.check(state, 3, 20)
+    GaussianModel.check(state | {"within.tail": 21}, 3, 20)
+    state[name] = np.array(wrong) if isinstance(wrong, list) else wrong
+    with pytest.raises(ValueError, match="of the model"):
+        GaussianModel.check(state, 3, 20)
+
+
 # ------------------------------------------------------------------ through the estimator
 
 

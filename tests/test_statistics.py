@@ -84,3 +84,19 @@ def test_any_split_in_any_order_gives_the_same_model(n, d, n_parts, seed, dtype)
     # Eigenvectors are free in their sign, the covariance is not.
     covariances = [m.within.basis * m.within.variances @ m.within.basis.T for m in (one, other)]
     np.testing.assert_allclose(*covariances, atol=1e-6 * float(covariances[1].trace()) / d)
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 9, 10])
+@pytest.mark.parametrize("n_first", [2, 4])
+def test_around_as_many_samples_as_features_nothing_is_special(n, n_first):
+    """Where rows give way to their products, of one set and of two that are added."""
+    d = 8
+    X = torch.from_numpy(np.random.default_rng(0).normal(size=(n, d)))
+    codes = torch.arange(n) % 2
+    deviations = torch.cat([X[codes == c] - X[codes == c].mean(dim=0) for c in range(2)])
+    parts = [
+        ClassStatistics.of(X[rows], codes[rows], 2) for rows in (slice(n_first), slice(n_first, n))
+    ]
+    for found in (ClassStatistics.of(X, codes, 2), parts[0] + parts[1]):
+        torch.testing.assert_close(found.products, deviations.T @ deviations)
+        assert found.within == pytest.approx(float(deviations.square().sum()) / (n - 2))

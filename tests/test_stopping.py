@@ -110,6 +110,15 @@ def test_of_few_samples_it_is_the_stated_maximum(n, seed):
     assert calibrate(values.numpy(), codes.numpy())[0] == pytest.approx(best, rel=0.01)
 
 
+def test_one_gross_mistake_among_close_calls_overflows_nothing():
+    """Scales are tried at which the softmax of the mistake has no place in float64."""
+    values = np.array([[0.002, 0.0]] * 4200 + [[-1.0, 0.0]])
+    scales = np.geomspace(100, 8000, 5001)
+    losses = 4200 * np.log1p(np.exp(-0.002 * scales)) + scales + np.log(scales / 30) ** 2 / 2
+    found = calibrate(values, np.zeros(4201, dtype=int))[0]
+    assert found == pytest.approx(scales[losses.argmin()], rel=0.01)
+
+
 def test_where_the_cosines_say_nothing_hardly_anything_is_sure():
     codes = torch.randint(5, (4000,), generator=torch.Generator().manual_seed(2))
     assert calibrate(cosines().numpy(), codes.numpy())[0] < 0.3
