@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from flowalign import inputs, parameters
 from flowalign.coupling import Coupling
 from flowalign.embedding_forms import classes_of
-from flowalign.fields import kind_of
+from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
 from flowalign.loud_coordinate import warn_of_loud_coordinate
@@ -284,9 +284,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         prior = parameters.class_probabilities(self.class_prior, classes, counts)
-        # Where there is nothing to learn from, features stay where they are: as an untrained
-        # network leaves them.
-        kind_name = self.velocity_field if len(codes) else "mlp"
+        kind_name = self.velocity_field if len(codes) else UNTRAINED
         kind = kind_of(kind_name)
         fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
         fitted = fit_field(coupling)

@@ -33,14 +33,14 @@ LOG_SCALE_RANGE = (-3.0, 9.0)
 
 
 def scale_at(
-    time: float, scores: dict[str, NDArray[Any]] | None, source: str | None = None
+    time: float, scores: dict[str, NDArray[Any]] | None, otherwise: float = PRIOR_SCALE
 ) -> float:
     """Return the inverse temperature at a time, between those of the candidates.
 
-    `source` says who was held out; where nobody was, there are no scores.
+    Where nobody was held out there are no scores, and it is `otherwise`.
     """
     if scores is None:
-        return CLIP_SCALE if source == "no samples" else PRIOR_SCALE
+        return otherwise
     return float(np.exp(np.interp(time, scores["stop_time"], np.log(scores["logit_scale"]))))
 
 

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
     from flowalign.fields import Fitted, Flow, Kind, VelocityField
 
+VALIDATION_DATA = "validation data"
+LEAVE_ONE_OUT = "leave-one-out"
+CROSS_FITTING = "cross-fitting"
+HELD_OUT_CLASSES = "held-out classes"
+NOTHING = "nothing"
+NO_SAMPLES = "no samples"
 SOURCES = (
-    "validation data", "leave-one-out", "cross-fitting", "held-out classes", "nothing",
-    "no samples",
+    VALIDATION_DATA, LEAVE_ONE_OUT, CROSS_FITTING, HELD_OUT_CLASSES, NOTHING, NO_SAMPLES,
 )  # fmt: skip
-"""Who can be held out. "held-out classes" are cross-fitted in a set with one sample a class."""
+"""Who can be held out. Held-out classes are those of a set with one sample a class."""
 
 N_FOLDS = 4
 
@@ -52,10 +57,10 @@ class HeldOut:
     targets: Tensor
 
     @torch.inference_mode()
-    def cosines(
+    def contrasts(
         self, times: Sequence[float], steps: NDArray[np.integer[Any]], solver: str
     ) -> NDArray[np.floating[Any]]:
-        """Read out some of the steps of a solver: their contrasts, (len(steps), m, C)."""
+        """Read out some of the steps of a solver, (len(steps), m, C): cosines less their mean."""
         states = ode.solve(self.flow, self.x, times, solver)
         targets = self.flow.rotate(self.targets)
         read = [contrasts(states[step], targets) for step in steps]
@@ -90,17 +95,17 @@ def hold_out(
     parts : list of HeldOut
     """
     if validation_set is not None:
-        return "validation data", _beside(fitted.field, *validation_set, coupling.targets)
+        return VALIDATION_DATA, _beside(fitted.field, *validation_set, coupling.targets)
     if not len(coupling.X):
-        return "no samples", []
+        return NO_SAMPLES, []
     # Taking one of two equal samples out of a model would leave the other.
     if kind.leave_out is not None and not coupling.copies.any():
-        source, parts = "leave-one-out", _leave_one_out(kind.leave_out, fitted, coupling)
+        source, parts = LEAVE_ONE_OUT, _leave_one_out(kind.leave_out, fitted, coupling)
     else:
-        source, parts = "cross-fitting", _cross_fit(fit, coupling, kind.max_folds)
+        source, parts = CROSS_FITTING, _cross_fit(fit, coupling, kind.max_folds)
     if is_one_shot(coupling):
-        source = "held-out classes"
-    return (source, parts) if parts else ("nothing", [])
+        source = HELD_OUT_CLASSES
+    return (source, parts) if parts else (NOTHING, [])
 
 
 def _beside(

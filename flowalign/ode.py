@@ -77,7 +77,8 @@ def solve(
 ) -> Tensor:
     """Follow a flow from features ``x``, (n, d): the states of :func:`integrate`.
 
-    They are in the coordinates of the flow; its ``rotate_back`` brings them to the feature space.
+    They are in the coordinates of the flow; a field's ``rotate_back`` brings them to the feature
+    space.
     """
     return integrate(
         flow.velocity,

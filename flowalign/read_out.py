@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowalign import calibration, inputs, ode, parameters, sphere
 from flowalign.flow_transformer import FlowTransformer
+from flowalign.held_out import NO_SAMPLES
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -141,7 +142,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
                 "logit_scale='auto' was set after a fit with a number, in which nothing was "
                 "calibrated. Fit again, or set a number."
             )
-        return calibration.scale_at(time, self.stop_scores_, self.stop_source_)
+        zero_shot = self.stop_source_ == NO_SAMPLES
+        otherwise = calibration.CLIP_SCALE if zero_shot else calibration.PRIOR_SCALE
+        return calibration.scale_at(time, self.stop_scores_, otherwise)
 
     def _best(self, x: Tensor) -> Tensor:
         return self._contrasts(x).argmax(dim=1)

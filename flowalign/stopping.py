@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowalign.calibration import calibrate
+from flowalign.held_out import HELD_OUT_CLASSES
 from flowalign.ode import grid, max_steps, nearest_step
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
     steps = np.unique(np.linspace(0, last, min(last + 1, MAX_CANDIDATES)).round().astype(int))
     steps = np.union1d(steps, default)
     times = grid(last, step_size * stride)
-    cosines = np.concatenate([part.cosines(times, steps, solver) for part in parts], axis=1)
+    cosines = np.concatenate([part.contrasts(times, steps, solver) for part in parts], axis=1)
     codes = np.concatenate([part.codes for part in parts])
     # A state that left the numbers is like no class.
     finite = np.isfinite(cosines)
@@ -77,19 +78,16 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
     hits = (cosines.argmax(axis=2) == codes) & finite.all(axis=2)
     usual = hits[np.flatnonzero(steps == default)[0]]
     scales, losses = zip(*(calibrate(step, codes) for step in cosines), strict=True)
-    columns = (
-        steps * stride,
-        np.array(times)[steps],
-        hits.mean(axis=1),
-        (hits & ~usual).sum(axis=1),
-        (usual & ~hits).sum(axis=1),
-        losses,
-        scales,
-    )
-    return {
-        name: np.asarray(column, dtype=dtype)
-        for (name, dtype), column in zip(SCORES.items(), columns, strict=True)
+    columns = {
+        "n_steps": steps * stride,
+        "stop_time": np.array(times)[steps],
+        "accuracy": hits.mean(axis=1),
+        "n_better": (hits & ~usual).sum(axis=1),
+        "n_worse": (usual & ~hits).sum(axis=1),
+        "log_loss": losses,
+        "logit_scale": scales,
     }
+    return {name: np.asarray(columns[name], dtype=dtype) for name, dtype in SCORES.items()}
 
 
 def choose_stop(
@@ -100,7 +98,7 @@ def choose_stop(
     Where each class has one sample they are silent: classes held out as a whole say how good a
     field is at classes that it has not seen. Then it is `one_shot_stop`.
     """
-    if scores is None or source == "held-out classes":
+    if scores is None or source == HELD_OUT_CLASSES:
         return one_shot_stop
     gain = scores["n_better"] - scores["n_worse"]
     error = np.sqrt(scores["n_better"] + scores["n_worse"])

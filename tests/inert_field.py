@@ -35,4 +35,4 @@ def fit(coupling, *, noise, device):
     return Fitted(InertField(centre, pace=1.0 - noise), [])
 
 
-KIND = Kind(InertField, fit, settings=("noise", "device"), one_shot_stop=0.3)
+KIND = Kind(InertField, fit, one_shot_stop=0.3)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gaussian_toy import witnesses
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner, ode
@@ -135,7 +136,8 @@ def test_priors_and_text_are_weighed_by_the_evidence():
     model, log_prior = replace(found.model, evidence=None), torch.tensor(prior).log()
     x, y = torch.tensor(X), torch.tensor(codes)
     left_out = model.without_each(model.field(torch.tensor(E), log_prior), x, y)
-    beta, tau = weigh(left_out, x, y, found.field.config["tail"])
+    samples, text = witnesses(left_out, x, found.field.config["tail"])
+    beta, tau = weigh(samples, text, log_prior, y)
     assert found.model.evidence == pytest.approx((beta, tau))
     assert found.field.config["text_weight"] == pytest.approx(100 * tau / beta)
     torch.testing.assert_close(found.field.log_prior, (log_prior / beta).float())
@@ -150,7 +152,7 @@ def test_many_samples_are_thinned_before_they_are_weighed(n_classes, n_weighed, 
     seen = []
     monkeypatch.setattr(
         "flowalign.gaussian.fit.weigh",
-        lambda left_out, x, codes, tail: seen.append(x) or Evidence(0.1, 1.0),
+        lambda samples, text, log_prior, codes: seen.append(samples) or Evidence(0.1, 1.0),
     )
     X, codes = gaussian_classes(n_shots=30)
     E = np.random.default_rng(2).normal(size=(n_classes, 5))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from gaussian_toy import refit_without
+from gaussian_toy import refit_without, witnesses
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.metrics.pairwise import cosine_similarity
 
-from flowalign.gaussian.evidence import PRIOR_MEDIAN, _calibrate, weigh
+from flowalign.gaussian.evidence import PRIOR_MEDIAN, weigh
 from flowalign.gaussian.model import GaussianModel
 from flowalign.gaussian.statistics import ClassStatistics
 
@@ -19,7 +19,7 @@ def test_calibration_recovers_the_weights_that_made_the_labels():
     text /= 10
     scores = 0.05 * samples + 0.6 * text
     y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-    beta, tau = _calibrate(*map(torch.from_numpy, (samples, text, np.zeros(6), y)))
+    beta, tau = weigh(*map(torch.from_numpy, (samples, text, np.zeros(6), y)))
     assert beta == pytest.approx(0.05, rel=0.05)
     assert tau == pytest.approx(0.6, rel=0.05)
 
@@ -67,7 +67,7 @@ def weights(X, codes, targets, log_prior=None, rows=None):
     log_prior = torch.zeros(C, dtype=X.dtype) if log_prior is None else log_prior
     rows = torch.from_numpy(np.arange(len(X)) if rows is None else rows.copy())
     left_out = model.without_each(model.field(targets, log_prior), X[rows], codes[rows])
-    return weigh(left_out, X[rows], codes[rows], float(model.within.tail))
+    return weigh(*witnesses(left_out, X[rows], model.within.tail), log_prior, codes[rows])
 
 
 @pytest.fixture(scope="module")

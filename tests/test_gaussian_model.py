@@ -1,8 +1,10 @@
 """The Gaussian model as an object: what it believes, its densities, and how it is kept."""
 
+import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import multivariate_t
@@ -35,10 +37,10 @@ def test_the_log_density_is_a_multivariate_t():
     found = model.log_density(X)
     assert found.dtype == torch.float64
     for c in range(4):
-        widening = 1 + float(model.posterior.covariance[c, c])
+        widening = 1 + float(model.class_means.covariance[c, c])
         expected = multivariate_t.logpdf(
             X,
-            loc=model.posterior.means[c].numpy(),
+            loc=model.class_means.means[c].numpy(),
             shape=sigma_of(model) * widening * (df + 4) / df,
             df=df,
         )
@@ -61,14 +63,14 @@ def test_an_offset_of_the_features_does_not_take_the_digits_of_the_density():
 
 
 def test_a_mean_is_the_less_certain_the_fewer_samples_its_class_has():
-    uncertainty = make([50, 10, 2, 0])[0].posterior.covariance.diagonal().numpy()
+    uncertainty = make([50, 10, 2, 0])[0].class_means.covariance.diagonal().numpy()
     assert (np.diff(uncertainty) > 0).all()
     assert uncertainty[0] == pytest.approx(1 / 50, rel=0.1)
 
 
 def test_spreads_tell_what_the_names_explain():
     explained, unexplained = (
-        make([8] * 60, d=20, text=text, rest=rest)[0].posterior
+        make([8] * 60, d=20, text=text, rest=rest)[0].class_means
         for text, rest in ((1.0, 0.0), (0.0, 1.0))
     )
     share = [p.text_spread / (p.text_spread + p.residual_spread) for p in (explained, unexplained)]
@@ -80,7 +82,7 @@ def test_its_field_carries_means_to_targets():
     model, *_ = make([5, 3, 4])
     targets = torch.eye(3, 4, dtype=torch.float64)
     field = model.field(targets, torch.zeros(3, dtype=torch.float64))
-    torch.testing.assert_close(field.rotate_back(field.means), model.posterior.means)
+    torch.testing.assert_close(field.rotate_back(field.means), model.class_means.means)
     torch.testing.assert_close(field.rotate_back(field.targets), targets)
     assert field.config == {"noise_std": 0.0, "text_weight": 0.0, "tail": None}
 
@@ -89,7 +91,7 @@ def test_evidence_keeps_the_temperature_of_the_density():
     model, *_ = make([5, 3, 4])
     log_prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log()
     weighed = GaussianModel(
-        model.statistics, model.posterior, model.within, Evidence(density=0.05, text=0.4)
+        model.statistics, model.class_means, model.within, Evidence(density=0.05, text=0.4)
     )
     field = weighed.field(torch.eye(3, 4, dtype=torch.float64), log_prior)
     assert field.config["text_weight"] == pytest.approx(100 * 0.4 / 0.05)
@@ -100,7 +102,7 @@ def test_evidence_keeps_the_temperature_of_the_density():
 @pytest.mark.parametrize("evidence", [None, Evidence(0.05, 0.4)])
 def test_a_pickle_holds_arrays_and_brings_the_model_back(evidence):
     model, X, *_ = make([5, 3, 4])
-    model = GaussianModel(model.statistics, model.posterior, model.within, evidence)
+    model = GaussianModel(model.statistics, model.class_means, model.within, evidence)
     assert not any(torch.is_tensor(part) for part in model.__getstate__().values())
     again = pickle.loads(pickle.dumps(model))
     assert again.evidence == evidence
@@ -125,9 +127,9 @@ def test_where_float64_is_lacking_it_stays_on_the_cpu():
         ("statistics.counts", np.float32([5, 3, 4])),
         ("statistics.counts", [1.0, 1.0, 1.0]),  # fewer than the rows of the scatter
         ("statistics.scatter", np.ones((3, 19))),
-        ("posterior.common", np.ones(19)),
-        ("posterior.text_spread", -0.1),
-        ("posterior.residual_spread", True),
+        ("class_means.common", np.ones(19)),
+        ("class_means.text_spread", -0.1),
+        ("class_means.residual_spread", True),
         ("within.variances", [0.0, *[1.0] * 19]),
         ("within.variances", [-1.0, *[1.0] * 19]),
         ("within.divisor", 0.0),
@@ -140,7 +142,7 @@ def test_where_float64_is_lacking_it_stays_on_the_cpu():
 )
 def test_what_is_no_state_of_a_model_is_refused(name, wrong):
     model = make([5, 3, 4], d=20)[0]
-    model = GaussianModel(model.statistics, model.posterior, model.within, Evidence(0.05, 0.4))
+    model = GaussianModel(model.statistics, model.class_means, model.within, Evidence(0.05, 0.4))
     state = model.__getstate__()
     GaussianModel.check(state, 3, 20)
     GaussianModel.check(state | {"within.tail": 21}, 3, 20)
@@ -192,3 +194,55 @@ def test_a_file_holds_the_model(data, n_shots, tmp_path):
     assert one.evidence == other.evidence
     for name, part in one.__getstate__().items():
         np.testing.assert_array_equal(other.__getstate__()[name], part)
+
+
+@pytest.mark.parametrize("n_shots", [1, 3, 8])
+def test_loaded_and_copied_it_says_the_same_to_the_bit(data, n_shots, tmp_path):
+    """Of fewer samples than features, and of more: the layout of arrays decides how sums round."""
+    X, y = np.tile(data.X_train, (2, 1)), np.tile(data.y_train, 2)
+    X[len(X) // 2 :] *= np.linspace(0.9, 1.1, X.shape[1])
+    X, y = flowalign.datasets.few_shot(X, y, n_shots, random_state=0)
+    aligner = FlowMatchingAligner(data.class_embeddings).fit(X, y)
+    flowalign.save(aligner, tmp_path / "model")
+    expected = aligner.gaussian_model_.log_density(data.X_test)
+    for again in (flowalign.load(tmp_path / "model"), copy.deepcopy(aligner)):
+        found = again.gaussian_model_.log_density(data.X_test)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.ones(4), r"rows of 4 features, got shape \(4,\)"),
+        (np.ones((2, 5)), r"rows of 4 features, got shape \(2, 5\)"),
+        (np.full((2, 4), np.nan), "X contains NaN"),
+    ],
+)
+def test_rows_that_are_none_are_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        make([5, 3, 4])[0].log_density(rows)
+
+
+def test_rows_come_in_every_form():
+    model, X, *_ = make([5, 3, 4])
+    X = X.astype(np.float32)
+    expected = model.log_density(X)
+    forms = [
+        X.tolist(),
+        torch.from_numpy(X),
+        np.asfortranarray(X),
+        X.astype(">f4"),
+        pd.DataFrame(X),
+    ]
+    for rows in forms:
+        torch.testing.assert_close(model.log_density(rows), expected, rtol=0, atol=1e-9)
+    assert model.log_density(X[:0]).shape == (0, 3)
+
+
+def test_a_model_needs_samples_and_an_embedding_for_each_class():
+    statistics = make([5, 3, 4])[0].statistics
+    with pytest.raises(ValueError, match="one embedding for each of the 3 classes"):
+        GaussianModel.of(statistics, torch.ones(2, 6, dtype=torch.float64))
+    empty = ClassStatistics.of(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), 3)
+    with pytest.raises(ValueError, match="no samples"):
+        GaussianModel.of(empty)

@@ -79,8 +79,8 @@ def test_any_split_in_any_order_gives_the_same_model(n, d, n_parts, seed, dtype)
     np.testing.assert_allclose(merged.sums, whole.sums, rtol=1e-9)
     np.testing.assert_allclose(merged.products, whole.products, atol=1e-8)
     one, other = (GaussianModel.of(part, torch.from_numpy(E)) for part in (merged, whole))
-    np.testing.assert_allclose(one.posterior.means, other.posterior.means, atol=1e-6)
-    np.testing.assert_allclose(one.posterior.covariance, other.posterior.covariance, atol=1e-6)
+    np.testing.assert_allclose(one.class_means.means, other.class_means.means, atol=1e-6)
+    np.testing.assert_allclose(one.class_means.covariance, other.class_means.covariance, atol=1e-6)
     # Eigenvectors are free in their sign, the covariance is not.
     covariances = [m.within.basis * m.within.variances @ m.within.basis.T for m in (one, other)]
     np.testing.assert_allclose(*covariances, atol=1e-6 * float(covariances[1].trace()) / d)
@@ -100,3 +100,13 @@ def test_around_as_many_samples_as_features_nothing_is_special(n, n_first):
     for found in (ClassStatistics.of(X, codes, 2), parts[0] + parts[1]):
         torch.testing.assert_close(found.products, deviations.T @ deviations)
         assert found.within == pytest.approx(float(deviations.square().sum()) / (n - 2))
+
+
+def test_only_statistics_of_the_same_classes_and_features_add_up():
+    X, codes = torch.ones(4, 3), torch.tensor([0, 0, 1, 1])
+    statistics = ClassStatistics.of(X, codes, 2)
+    for other in (ClassStatistics.of(X, codes, 3), ClassStatistics.of(X[:, :1], codes, 2)):
+        with pytest.raises(ValueError, match="same classes and features"):
+            statistics + other
+    with pytest.raises(TypeError):
+        statistics + 1

@@ -20,8 +20,9 @@ from flowalign.benchmark.feature_sets import EMOJI, FeatureSet, load_feature_set
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.coupling import Coupling
 from flowalign.datasets import make_cross_modal
+from flowalign.held_out import HeldOut
 from flowalign.network.fit import KIND, default_batch_size, fit_network
-from flowalign.sphere import contrasts, unit_rows
+from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,12 +158,10 @@ def _coupled(
     settings |= {"batch_size": default_batch_size(len(X)), "seeds": (seed, seed), "device": "cpu"}
     coupling = Coupling(np.tile(X, (REPEATS, 1)), pairs, None, targets, True, None)
     field = fit_network(coupling, **settings).field
-    goals = torch.from_numpy(targets)
-    with torch.inference_mode():
-        x = torch.from_numpy(unit_rows(data.X_test, "X"))
-        states = ode.solve(field, x, ode.grid(STOP, 0.1), last_only=True)
-        found = contrasts(states[-1], goals).argmax(dim=1)
-    return float(np.mean(found.numpy() == data.y_test))
+    x = torch.from_numpy(unit_rows(data.X_test, "X"))
+    test = HeldOut(field, x, data.y_test, torch.from_numpy(targets))
+    found = test.contrasts(ode.grid(STOP, 0.1), np.array([STOP]), "euler")[0].argmax(axis=1)
+    return float(np.mean(found == data.y_test))
 
 
 def measure_all(

@@ -6,6 +6,6 @@ velocities of shape (n, d). A field that is trained also takes one time per row,
 :class:`flowalign.gaussian.GaussianField` and :class:`flowalign.network.MLPField` are such fields.
 """
 
-from flowalign.fields.base import KINDS, Fitted, Flow, Kind, VelocityField, kind_of
+from flowalign.fields.base import KINDS, UNTRAINED, Fitted, Flow, Kind, VelocityField, kind_of
 
-__all__ = ["KINDS", "Fitted", "Flow", "Kind", "VelocityField", "kind_of"]
+__all__ = ["KINDS", "UNTRAINED", "Fitted", "Flow", "Kind", "VelocityField", "kind_of"]

@@ -5,6 +5,7 @@ A new kind is a package of its own, with a :class:`Kind`, and a line in :data:`K
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,10 +151,9 @@ class Kind:
         Its class.
     fit : callable
         ``fit(coupling, **settings)`` returns a :class:`Fitted`. It depends on its arguments alone,
-        so that its results can be cached.
-    settings : tuple of str
-        What it wants to know: parameters of the aligner; ``prior``, a probability for each class;
-        ``seeds``, two integers; and ``device``, a string.
+        so that its results can be cached. Settings that it may ask for by name: parameters of the
+        aligner; ``prior``, a probability for each class; ``seeds``, two integers; and ``device``, a
+        string.
     without_effect : tuple of str
         Settings that do not change the result.
     random : bool
@@ -170,16 +170,24 @@ class Kind:
 
     field: type[VelocityField]
     fit: Callable[..., Fitted]
-    settings: tuple[str, ...]
     without_effect: tuple[str, ...] = ()
     random: bool = False
     max_folds: int = 4
     one_shot_stop: float = 0.5
     leave_out: Callable[[Fitted, Coupling, NDArray[Any], Tensor], Flow] | None = None
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the settings that `fit` asks for."""
+        return tuple(inspect.signature(self.fit).parameters)[1:]
+
 
 KINDS = {"gaussian": "flowalign.gaussian.fit", "mlp": "flowalign.network.fit"}
 """The module of each kind; what it names ``KIND`` is the kind."""
+
+
+UNTRAINED = "mlp"
+"""The kind whose field moves nothing where there is nothing to learn from."""
 
 
 def kind_of(name: str) -> Kind:

@@ -37,7 +37,7 @@ class Covariance:
 
 
 def estimate_covariance(
-    statistics: ClassStatistics, posterior: MeansPosterior, precision: Tensor
+    statistics: ClassStatistics, means: MeansPosterior, precision: Tensor
 ) -> Covariance:
     r"""Shrunk covariance within classes.
 
@@ -58,7 +58,7 @@ def estimate_covariance(
     Parameters
     ----------
     statistics : ClassStatistics
-    posterior, precision
+    means, precision
         Of the class means, from :func:`flowalign.gaussian.means.estimate_means`.
 
     References
@@ -72,7 +72,7 @@ def estimate_covariance(
     share = float((counts == 1).double().mean()) if len(S) > 1 else 0.0
     if share:
         root = torch.linalg.cholesky(precision)
-        between = share**0.5 * root.T @ (statistics.means[S] - posterior.common)
+        between = share**0.5 * root.T @ (statistics.means[S] - means.common)
         scatter = torch.cat([scatter, between]) if few else scatter + between.T @ between
     before = max(statistics.n - 1, 1)
     tail = before + width

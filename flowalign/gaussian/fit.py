@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from flowalign import blocks, path
+from flowalign.calibration import CLIP_SCALE
 from flowalign.fields.base import Fitted, Kind
 from flowalign.gaussian.evidence import weigh
-from flowalign.gaussian.field import GaussianField
+from flowalign.gaussian.field import GaussianField, log_t_density
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.model import GaussianModel
 from flowalign.gaussian.statistics import ClassStatistics
+from flowalign.sphere import cosine_similarities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,9 +60,11 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
     if coupling.fixed_targets:
         rows = torch.from_numpy(blocks.thinned(len(x), max(targets.shape))).to(place)
         left_out = model.without_each(field, x[rows], codes[rows])
-        model = replace(
-            model, evidence=weigh(left_out, x[rows], codes[rows], float(model.within.tail))
-        )
+        z = left_out.rotate(x[rows].double())
+        distances = left_out.distances(z.new_zeros(()), z)
+        samples = log_t_density(distances, float(model.within.tail))
+        text = CLIP_SCALE * cosine_similarities(z, field.targets)
+        model = replace(model, evidence=weigh(samples, text, log_prior, codes[rows]))
         field = model.field(targets, log_prior, noise_std=noise_std)
     return Fitted(field.float(), [], model)
 
@@ -82,9 +86,4 @@ def leave_out(
     return model.without_each(moved, x, codes).to(targets.device)
 
 
-KIND = Kind(
-    GaussianField,
-    fit_gaussian,
-    settings=("prior", "noise", "device"),
-    leave_out=leave_out,
-)
+KIND = Kind(GaussianField, fit_gaussian, leave_out=leave_out)

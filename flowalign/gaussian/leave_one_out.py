@@ -70,10 +70,10 @@ class LeaveOneOut:
         cls, model: GaussianModel, field: GaussianField, x: Tensor, codes: Tensor
     ) -> LeaveOneOut:
         """Take samples ``x``, (m, d), of classes ``codes``, (m,), out of a model, each alone."""
-        basis, covariance = model.within.basis, model.posterior.covariance
+        basis, covariance = model.within.basis, model.class_means.covariance
         remaining = 1 - covariance[codes, codes]
         z = x.double() @ basis
-        residuals = z - (model.posterior.means @ basis)[codes]
+        residuals = z - (model.class_means.means @ basis)[codes]
         count = model.statistics.counts[codes]
         alone = count == 1
         own = z - (model.statistics.means @ basis)[codes]

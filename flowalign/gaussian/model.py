@@ -41,7 +41,7 @@ ratio less one. At a ratio of 4 a first Euler step of 0.1 overshoots by 2 percen
 100 by 88. Smaller variances are raised: noise then acts as the regulariser that it is meant to be.
 """
 
-PARTS = {"statistics": ClassStatistics, "posterior": MeansPosterior, "within": Covariance}
+PARTS = {"statistics": ClassStatistics, "class_means": MeansPosterior, "within": Covariance}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class GaussianModel:
     statistics : flowalign.gaussian.statistics.ClassStatistics
         What it was made from: ``counts`` (C,), ``sums`` (C, d) and ``scatter``. Those of two parts
         of the data add up.
-    posterior : flowalign.gaussian.means.MeansPosterior
+    class_means : flowalign.gaussian.means.MeansPosterior
         Of the class means: ``means`` (C, d) are expected, with the ``covariance`` (C, C) in units
         of :math:`\Sigma`: its diagonal is small for classes with many samples, and large for those
         that are known by name alone. ``text_spread`` and ``residual_spread`` are the variances
@@ -80,11 +80,11 @@ class GaussianModel:
     >>> X, y = few_shot(data.X_train, data.y_train, n_shots=4, random_state=0)
     >>> known = y != data.class_names[0]
     >>> aligner = FlowMatchingAligner(data.class_embeddings).fit(X[known], y[known])
-    >>> posterior = aligner.gaussian_model_.posterior
-    >>> share = posterior.text_spread / (posterior.text_spread + posterior.residual_spread)
+    >>> means = aligner.gaussian_model_.class_means
+    >>> share = means.text_spread / (means.text_spread + means.residual_spread)
     >>> bool(0 < share <= 1)  # of the spread between class means, what the names explain
     True
-    >>> uncertainty = posterior.covariance.diagonal()  # in units of the variance within classes
+    >>> uncertainty = means.covariance.diagonal()  # in units of the variance within classes
     >>> bool(uncertainty[0] > 2 * uncertainty[1:].max())
     True
 
@@ -96,7 +96,7 @@ class GaussianModel:
     """
 
     statistics: ClassStatistics
-    posterior: MeansPosterior
+    class_means: MeansPosterior
     within: Covariance
     evidence: Evidence | None = None
 
@@ -110,8 +110,8 @@ class GaussianModel:
                 f"E must have one embedding for each of the {len(statistics.counts)} classes of "
                 f"the statistics, got {len(E)}."
             )
-        posterior, precision = estimate_means(statistics, E)
-        return cls(statistics, posterior, estimate_covariance(statistics, posterior, precision))
+        means, precision = estimate_means(statistics, E)
+        return cls(statistics, means, estimate_covariance(statistics, means, precision))
 
     def field(self, targets: Tensor, log_prior: Tensor, *, noise_std: float = 0.0) -> GaussianField:
         """Velocity field that carries each class to its target.
@@ -140,7 +140,7 @@ class GaussianModel:
         return GaussianField(
             basis,
             self.within.variances.clamp_min(noise_std**2 / MAX_NOISE_RATIO),
-            self.posterior.means @ basis,
+            self.class_means.means @ basis,
             targets @ basis,
             log_prior,
             noise_std=noise_std,
@@ -198,10 +198,12 @@ class GaussianModel:
             raise ValueError("X contains NaN or infinity; drop those rows.")
         # About the common mean, so that what cancels does not take the digits of what does not.
         scale = self.within.basis / variances.sqrt()
-        z, centres = ((rows - self.posterior.common) @ scale for rows in (x, self.posterior.means))
+        z, centres = (
+            (rows - self.class_means.common) @ scale for rows in (x, self.class_means.means)
+        )
         distances = torch.addmm(centres.square().sum(dim=1), z, centres.T, alpha=-2)
         distances += z.square().sum(dim=1)[:, None]
-        widening = 1 + self.posterior.covariance.diagonal()
+        widening = 1 + self.class_means.covariance.diagonal()
         norm = (
             math.lgamma(tail / 2) - math.lgamma((tail - d) / 2) - d / 2 * math.log(math.pi * tail)
         )
@@ -229,15 +231,15 @@ class GaussianModel:
             "statistics.counts": (n_classes,),
             "statistics.sums": (n_classes, width),
             "statistics.scatter": (rows, width),
-            "posterior.means": (n_classes, width),
-            "posterior.covariance": (n_classes, n_classes),
-            "posterior.common": (width,),
+            "class_means.means": (n_classes, width),
+            "class_means.covariance": (n_classes, n_classes),
+            "class_means.common": (width,),
             "within.basis": (width, width),
             "within.variances": (width,),
         }
         numbers = {
-            "posterior.text_spread", "posterior.residual_spread", "within.divisor", "within.tail",
-            "within.single_share",
+            "class_means.text_spread", "class_means.residual_spread", "within.divisor",
+            "within.tail", "within.single_share",
         }  # fmt: skip
         if "evidence.density" in state:
             numbers |= {"evidence.density", "evidence.text"}

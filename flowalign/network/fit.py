@@ -85,18 +85,6 @@ def default_batch_size(n: int) -> int:
 KIND = Kind(
     MLPField,
     fit_network,
-    settings=(
-        "n_blocks",
-        "hidden_dim",
-        "max_iter",
-        "batch_size",
-        "learning_rate_init",
-        "weight_decay",
-        "noise",
-        "seeds",
-        "device",
-        "verbose",
-    ),
     without_effect=("verbose",),
     random=True,
     max_folds=MAX_FOLDS,
