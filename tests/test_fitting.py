@@ -117,7 +117,7 @@ def test_what_was_fitted_elsewhere_comes_to_the_device_of_the_fit(data):
     codes = np.unique(data.y_train, return_inverse=True)[1]
     pairs, prior = Coupling.by_class(data.X_train, codes, None), np.full(6, 1 / 6)
     fitted = kind_of("gaussian").fit(pairs, prior=prior, noise=0.3, device="cpu")
-    kind = Kind(type(fitted.field), lambda coupling: fitted, settings=())
+    kind = Kind(type(fitted.field), lambda coupling: fitted)
     params = FlowMatchingAligner().get_params()
     moved = field_fitter(kind, params, prior, torch.device("meta"))(pairs)
     assert moved.field.basis.is_meta
