@@ -161,6 +161,7 @@ def test_headers_with_missing_or_unknown_keys(model_file):
         (("params", "random_state"), [-1, 2**32, 1.0, True]),
         (("params", "step_size"), [0.0, 1.5]),
         (("fitted", "stop"), [-0.1, 1.1]),
+        (("fitted", "stop_source"), ["", "x", "Cross-fitting"]),
         (("fitted", "n_iter"), [0, 2]),
         (("field", "config", "tail"), [0.0, -1.0]),
         (("field", "config", "noise_std"), [-0.1, 1e30]),

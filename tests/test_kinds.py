@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 import flowalign
 from flowalign import FlowMatchingAligner
@@ -58,3 +59,17 @@ def test_a_kind_asks_for_what_its_fit_takes(name):
 def test_one_shot_stops_are_those_of_the_documentation():
     assert kind_of("gaussian").one_shot_stop == 0.5
     assert kind_of("mlp").one_shot_stop == 0.2
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_arrays_of_a_memory_map_make_a_field_again(name, data):
+    """They may not be written, which torch does not know of its tensors."""
+    aligner = FlowMatchingAligner(velocity_field=name, max_iter=1, n_steps=1, logit_scale=1)
+    field = aligner.fit(data.X_train, data.y_train).velocity_field_
+    state = field.__getstate__()
+    for array in state["weights"].values():
+        array.flags.writeable = False
+    again = type(field).__new__(type(field))
+    again.__setstate__(state)
+    for name, weight in field.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight.cpu())
