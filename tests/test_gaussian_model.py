@@ -174,6 +174,7 @@ def test_the_aligner_keeps_its_model(data):
     )
     assert aligner.joint_
     assert model.evidence is not None
+    assert aligner.velocity_field_.config["noise_std"] == pytest.approx(0.3 / 32**0.5)
     mixed = ClassEmbeddings(
         data.class_embeddings.labels, data.class_embeddings.vectors[:, ::-1].copy()
     )
