@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
-    from flowalign.gaussian.model import GaussianModel
 
 
 class Flow(Protocol):
@@ -128,13 +127,13 @@ class Fitted(NamedTuple):
         float32, on the device of the fit.
     loss_curve : list of float
         Mean training loss of each epoch; empty without training.
-    model : GaussianModel or None
-        Of the classes, where the field was made from one.
+    model : object or None
+        What is believed of the classes, where the field was made from it; it has a method ``to``.
     """
 
     field: VelocityField
     loss_curve: list[float]
-    model: GaussianModel | None = None
+    model: Any = None
 
     def to(self, device: torch.device) -> Fitted:
         """Move to a device; out of a cache fields open on the CPU."""

@@ -77,7 +77,6 @@ def leave_out(
     Its classes travel to ``targets``, (C, d), in the feature space.
     """
     model, field = fitted.model, fitted.field
-    assert model is not None, "a fit in closed form keeps its model"
     assert isinstance(field, GaussianField)
     place = model.within.basis.device  # the CPU, where the field's device lacks float64
     x = torch.as_tensor(coupling.X[rows], device=place)

@@ -13,7 +13,7 @@ any field is. Shapes as in :mod:`flowalign.gaussian.model`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from torch.linalg import vecdot
 
 from flowalign import path
 from flowalign.gaussian.field import GaussianField, log_t_density
-
-if TYPE_CHECKING:
-    from flowalign.gaussian.model import GaussianModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,30 +61,6 @@ class LeaveOneOut:
     deviations: Tensor
     downdates: Tensor
     singular_end: ClassVar[bool] = GaussianField.singular_end
-
-    @classmethod
-    def of(
-        cls, model: GaussianModel, field: GaussianField, x: Tensor, codes: Tensor
-    ) -> LeaveOneOut:
-        """Take samples ``x``, (m, d), of classes ``codes``, (m,), out of a model, each alone."""
-        basis, covariance = model.within.basis, model.class_means.covariance
-        remaining = 1 - covariance[codes, codes]
-        z = x.double() @ basis
-        residuals = z - (model.class_means.means @ basis)[codes]
-        count = model.statistics.counts[codes]
-        alone = count == 1
-        own = z - (model.statistics.means @ basis)[codes]
-        alpha = torch.where(
-            alone, model.within.single_share / remaining, count / (count - 1).clamp_min(1)
-        )
-        dtype = field.basis.dtype
-        return cls(
-            field,
-            (covariance[codes] / remaining[:, None]).to(dtype),
-            residuals.to(dtype),
-            torch.where(alone[:, None], residuals, own).to(dtype),
-            (alpha / model.within.divisor).to(dtype),
-        )
 
     def to(self, device: torch.device) -> LeaveOneOut:
         """Move to the device of its field."""

@@ -159,7 +159,24 @@ class GaussianModel:
         codes : Tensor of shape (m,), int64
             Their classes.
         """
-        return LeaveOneOut.of(self, field, x, codes)
+        basis, covariance = self.within.basis, self.class_means.covariance
+        remaining = 1 - covariance[codes, codes]
+        z = x.double() @ basis
+        residuals = z - (self.class_means.means @ basis)[codes]
+        count = self.statistics.counts[codes]
+        alone = count == 1
+        own = z - (self.statistics.means @ basis)[codes]
+        alpha = torch.where(
+            alone, self.within.single_share / remaining, count / (count - 1).clamp_min(1)
+        )
+        dtype = field.basis.dtype
+        return LeaveOneOut(
+            field,
+            (covariance[codes] / remaining[:, None]).to(dtype),
+            residuals.to(dtype),
+            torch.where(alone[:, None], residuals, own).to(dtype),
+            (alpha / self.within.divisor).to(dtype),
+        )
 
     def log_density(self, X: ArrayLike | Tensor) -> Tensor:
         r"""Log-density of each class at new rows: the predictive, a normalised multivariate t.
