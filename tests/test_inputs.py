@@ -103,6 +103,14 @@ def rows_of(array, dtype=torch.float64):
     return [torch.tensor(row, dtype=dtype, requires_grad=True) for row in array]
 
 
+def column_of(rows):
+    """A column whose cells are tensors; pandas itself would ask them for arrays."""
+    cells = np.empty(len(rows), dtype=object)
+    for place, row in enumerate(rows):
+        cells[place] = row
+    return pd.Series(cells)
+
+
 FORMS = {
     "gradient": lambda A: torch.tensor(A, requires_grad=True),
     "parameter": lambda A: torch.nn.Parameter(torch.tensor(A)),
@@ -114,7 +122,7 @@ FORMS = {
     "tuple of many kinds": lambda A: (A[0], A[1].tolist(), *rows_of(A[2:])),
     "column": lambda A: pd.Series(list(A)),
     "column of lists": lambda A: pd.Series(A.tolist()),
-    "column of tensors": lambda A: pd.Series(rows_of(A)),
+    "column of tensors": lambda A: column_of(rows_of(A)),
     "frame with a column of arrays": lambda A: pd.DataFrame({"x": list(A)}),
 }
 
@@ -200,8 +208,8 @@ def test_tensors_are_taken_wherever_arrays_are():
     for vectors in (
         {c: [torch.tensor(v).requires_grad_()] for c, v in zip(range(3), E.values(), strict=True)},
         ClassEmbeddings(torch.arange(3), rows_of(E.values())),
-        pd.Series(rows_of(E.values())),
-        pd.Series(rows_of(E.values())).iloc[::-1],
+        column_of(rows_of(E.values())),
+        column_of(rows_of(E.values())).iloc[::-1],
         rows_of(E.values()),
     ):
         model = FlowMatchingAligner(class_prior=torch.full((3,), 1 / 3).half())
