@@ -135,7 +135,7 @@ def test_where_float64_is_lacking_it_stays_on_the_cpu():
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("statistics.counts", [5.0, -1.0, 4.0]),
+        ("statistics.counts", [9.0, -1.0, 4.0]),
         ("statistics.counts", np.float32([5, 3, 4])),
         ("statistics.counts", [1.0, 1.0, 1.0]),  # fewer than the rows of the scatter
         ("statistics.scatter", np.ones((3, 19))),

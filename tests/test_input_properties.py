@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from flowalign.inputs import as_numpy, holds_integers
+from flowalign.inputs import as_numpy, holds_integers, label_values, shorten, shown
 from flowalign.ode import max_steps
 
 
@@ -65,3 +65,29 @@ def test_nullable_columns_are_numbers_like_others(dtype):
 
 def test_one_column_of_floats_makes_features_of_an_encoder():
     assert not holds_integers(pd.DataFrame({"a": [0, 1], "b": [0.0, 1.0]}))
+
+
+@pytest.mark.parametrize("kind", ["datetime64[D]", "timedelta64[s]"])
+def test_times_that_are_none_are_missing_labels(kind):
+    labels = np.array([1, 2, 3]).astype(kind)
+    assert label_values(labels, "y").tolist() == labels.tolist()
+    labels[1] = "NaT"
+    with pytest.raises(ValueError, match="y has 1 missing label"):
+        label_values(labels, "y")
+
+
+def test_lists_in_messages_end_after_five():
+    assert shorten(range(5)) == "0, 1, 2, 3, 4"
+    assert shorten("abcdefg") == "'a', 'b', 'c', 'd', 'e' and 2 more"
+
+
+@pytest.mark.parametrize("path", ["a b.png", "ümlaut/x.jpg"])
+def test_plain_paths_are_shown_as_they_are(path):
+    assert shown(path) == path
+
+
+@pytest.mark.parametrize(
+    "path", ["a.png ", " a.png", "a\rb.png", "a\x1b[31m.png", "", "a\u202e.png"]
+)
+def test_what_a_reader_would_not_see_of_a_path_is_shown(path):
+    assert shown(path) == repr(path)

@@ -119,6 +119,12 @@ def test_one_gross_mistake_among_close_calls_overflows_nothing():
     assert found == pytest.approx(scales[losses.argmin()], rel=0.01)
 
 
+def test_float32_cosines_are_calibrated_in_float64():
+    values = (0.01 * cosines()).numpy().astype(np.float32)
+    codes = np.arange(len(values)) % 5
+    assert calibrate(values, codes) == calibrate(values.astype(np.float64), codes)
+
+
 def test_where_the_cosines_say_nothing_hardly_anything_is_sure():
     codes = torch.randint(5, (4000,), generator=torch.Generator().manual_seed(2))
     assert calibrate(cosines().numpy(), codes.numpy())[0] < 0.3
@@ -221,6 +227,23 @@ def test_scores_are_those_of_the_flow_that_predicts(solver):
         assert scores["log_loss"][k] == pytest.approx(
             calibrate(similarities.numpy(), codes.numpy())[1], rel=1e-4
         )
+
+
+class Counting(Turning):
+    calls = 0
+
+    def velocity(self, t, x):
+        self.calls += 1
+        return super().velocity(t, x)
+
+
+@pytest.mark.parametrize("n_steps", [5, 20, 21, 25, 30, 41, 100, 999])
+def test_a_flow_is_followed_in_twenty_steps_at_most(n_steps):
+    flow = Counting()
+    part = HeldOut(flow, ring(10.0), np.array([0]), ring(0.0, 90.0))
+    scores = score_steps([part], 1 / n_steps, "euler")
+    assert flow.calls <= 20
+    assert scores["n_steps"].max() > 0.9 * n_steps
 
 
 class Exploding(Turning):
