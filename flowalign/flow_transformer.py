@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from flowalign.gaussian import GaussianModel
 
 
+# Of features that are not normalised: the field is float32, and variances are squares.
+LARGEST = 1e18
+
+
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Solves from new features to the stop; what is read out there is for others to say.
 
@@ -165,6 +169,12 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         first: int = 0,
     ) -> NDArray[Any]:
         if not normalize:
+            largest = max(features.max(initial=0), -features.min(initial=0))
+            if largest > LARGEST:
+                raise ValueError(
+                    f"{name} has values up to {largest:.1e}, whose squares are no float32 numbers; "
+                    f"bring them below {LARGEST:.0e}, or use normalize=True."
+                )
             return features
         return sphere.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
 

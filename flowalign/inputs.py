@@ -53,7 +53,7 @@ def as_numpy(values: Any, name: str) -> Any:
         return values.astype(values.dtype.newbyteorder("="))
     if _holds_arrays(values):
         cells = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-        return as_numpy(cells.tolist(), name)
+        return _from_parts(cells.tolist(), name)
     return values
 
 
@@ -73,7 +73,13 @@ def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError):
         # Tensors that numpy cannot read by itself, or rows of several widths.
-        parts = [as_numpy(v, name) if isinstance(v, _ARRAYS) else v for v in values]
+        return _from_parts(values, name)
+
+
+def _from_parts(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
+    parts = [as_numpy(v, name) if isinstance(v, _ARRAYS) else v for v in values]
+    # Single values beside what is no array, such as None, would stay arrays within the array.
+    parts = [v[()] if isinstance(v, np.ndarray) and v.ndim == 0 else v for v in parts]
     try:
         return np.asarray(parts)
     except (TypeError, ValueError) as error:

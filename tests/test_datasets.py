@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import coo_array, csr_array
 from sklearn.metrics.pairwise import cosine_similarity
 
 from flowalign.datasets import few_shot, make_cross_modal
@@ -40,6 +41,15 @@ def test_few_shot_takes_tensors():
         np.testing.assert_array_equal(codes, labels)
 
 
+@pytest.mark.parametrize("kind", [csr_array, coo_array])
+def test_few_shot_keeps_sparse_rows(kind):
+    X, y = np.arange(12.0).reshape(6, 2), [0, 1] * 3
+    rows, labels = few_shot(kind(X), y, 2, random_state=0)
+    expected, codes = few_shot(X, y, 2, random_state=0)
+    np.testing.assert_array_equal(rows.toarray(), expected)
+    np.testing.assert_array_equal(labels, codes)
+
+
 def test_few_shot_keeps_frames():
     frame = pd.DataFrame({"f": range(6)}, index=list("uvwxyz"))
     rows, labels = few_shot(frame, pd.Series([0, 1] * 3), 2, random_state=0)
@@ -57,6 +67,7 @@ def test_few_shot_keeps_frames():
         (1, ["a", "a", None, "b", "b"], "y has 1 missing labels"),
         (1, ["a", "a", np.nan, "b", "b"], "y has 1 missing labels"),
         (1, pd.Series([0, 0, pd.NA, 1, 1], dtype="Int64"), "y has 1 missing labels"),
+        (1, [*torch.tensor([0, 0, 1, 1]), None], "y has 1 missing labels"),
     ],
 )
 def test_few_shot_refuses(n_shots, y, message):

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
 from flowalign.datasets import load_emoji, make_cross_modal
+from flowalign.flow_transformer import LARGEST
 from flowalign.loud_coordinate import LOUD_SHARE, loudest_coordinate, warn_of_loud_coordinate
 from flowalign.sphere import unit_rows
 
@@ -46,6 +47,25 @@ def test_scores_are_never_in_another_order_than_probabilities(offset):
     model = FlowMatchingAligner().fit(X, y)
     scores, labels = model.decision_function(X), model.predict(X)
     np.testing.assert_array_equal(scores[np.arange(len(y)), labels], scores.max(axis=1))
+
+
+@pytest.mark.parametrize("velocity_field", ["gaussian", "mlp"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_that_keep_their_length_may_have_no_squares_beyond_float32(dtype, velocity_field):
+    X, y = offset_classes(3, 0, np.float64)
+    X /= np.abs(X).max()
+    model = FlowMatchingAligner(normalize=False, velocity_field=velocity_field, max_iter=3)
+    large = (0.99 * LARGEST * X).astype(dtype)
+    assert np.isfinite(model.fit(large, y, X_val=large, y_val=y).predict_proba(large)).all()
+    message = r"{} has values up to 2\.0e\+18, whose squares .* below 1e\+18, or use normalize=True"
+    for sign in (2, -2):
+        beyond = np.abs(sign * LARGEST * X).astype(dtype) * np.sign(sign).astype(dtype)
+        with pytest.raises(ValueError, match=message.format("X")):
+            model.predict(beyond)
+        with pytest.raises(ValueError, match=message.format("X_val")):
+            model.fit(large, y, X_val=beyond, y_val=y)
+        with pytest.raises(ValueError, match=message.format("X")):
+            model.fit(beyond, y)
 
 
 # ------------------------------------------------------------------ one loud coordinate

@@ -79,8 +79,9 @@ def test_what_has_no_known_range_is_refused():
     for mode in ("F", "I"):
         with pytest.raises(ValueError, match=f"mode {mode} have no known range"):
             read_picture(Image.new(mode, (4, 4)))
-    with pytest.raises(ValueError, match="no picture"):
-        read_picture(np.ones((3, 40, 40), dtype=np.uint8))
+    for shape in ((3, 40, 40), (4, 4, 1), (4, 4, 2), (1, 4, 4, 3), (0, 4, 3), (4, 0), (4,)):
+        with pytest.raises(ValueError, match=r"^no picture: arrays must be of shape .*got \("):
+            read_picture(np.ones(shape, dtype=np.uint8))
     with pytest.raises(TypeError, match="must be uint8, got float64"):
         read_picture(np.ones((4, 4, 3)))
     with pytest.raises(TypeError, match="paths, PIL images or uint8 arrays, got int"):

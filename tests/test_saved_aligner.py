@@ -191,6 +191,17 @@ def test_no_rows_of_another_width_are_an_error(method, path, data):
         answer(sparse.csr_matrix(X[:0]))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_of_a_column_of_arrays(method, path, data):
+    column = pd.Series([*data.X_test])
+    saved = SavedAligner(path)
+    one = getattr(saved, method)(column[:1])
+    for given in (column[:0], column[:0].to_frame(), column[:0].to_numpy()):
+        none = getattr(saved, method)(given)
+        assert none.shape == (0, *one.shape[1:])
+        assert none.dtype.kind == one.dtype.kind
+
+
 def test_no_rows_where_output_is_a_frame(path, data):
     with sklearn.config_context(transform_output="pandas"):
         none = SavedAligner(path).transform(data.X_test[:0])

@@ -86,7 +86,7 @@ def test_damaged_files_are_refused(content):
 
 
 def test_sounds_without_samples_are_refused():
-    for item in (_file(np.empty(0), 8_000), np.empty(0)):
+    for item in (_file(np.empty(0), 8_000), np.empty(0), np.empty((2, 0)), np.empty((0, 2))):
         with pytest.raises(ValueError, match="no samples"):
             _read(item)
     for item in (_file(np.array([0, np.nan]), 8_000), np.array([np.inf])):

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_consistent_length, check_random_state
 
 from flowalign.inputs import as_numpy, label_values
@@ -24,7 +25,7 @@ def few_shot(
 
     Parameters
     ----------
-    X : array-like or DataFrame of shape (n, d)
+    X : array-like, sparse matrix or DataFrame of shape (n, d)
         Features, or anything else with one row per sample.
     y : array-like of shape (n,)
         Labels.
@@ -35,7 +36,7 @@ def few_shot(
 
     Returns
     -------
-    X_few : array or DataFrame of shape (C * n_shots, d)
+    X_few : array, sparse matrix or DataFrame of shape (C * n_shots, d)
         Class after class, in the order of ``np.unique(y)``.
     y_few : ndarray of shape (C * n_shots,)
         Their labels.
@@ -66,6 +67,7 @@ def few_shot(
         )
     rng = check_random_state(random_state)
     rows = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n_shots] for c in classes])
-    return (X.iloc[rows] if hasattr(X, "iloc") else np.asarray(as_numpy(X, "X"))[rows]), labels[
-        rows
-    ]
+    if hasattr(X, "iloc"):
+        return X.iloc[rows], labels[rows]
+    X = as_numpy(X, "X")
+    return (X.tocsr() if issparse(X) else np.asarray(X))[rows], labels[rows]

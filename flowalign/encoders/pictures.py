@@ -57,6 +57,11 @@ def read_picture(opened: Any) -> Image:
         raise TypeError(f"Pictures must be paths, PIL images or uint8 arrays, got {kind}")
     if isinstance(opened, np.ndarray) and opened.dtype != np.uint8:
         raise TypeError(f"Pictures given as arrays must be uint8, got {opened.dtype}")
+    if isinstance(opened, np.ndarray) and not _is_shape_of_picture(opened.shape):
+        raise ValueError(
+            "no picture: arrays must be of shape (height, width), or (height, width, channels) for "
+            f"3 or 4 channels, got {opened.shape}"
+        )
     try:
         with _too_large_said():
             if isinstance(opened, bytes):
@@ -72,6 +77,10 @@ def read_picture(opened: Any) -> Image:
         raise
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(f"no picture, or a damaged one ({error})") from error
+
+
+def _is_shape_of_picture(shape: tuple[int, ...]) -> bool:
+    return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
 
 
 class _TooLarge(ValueError):

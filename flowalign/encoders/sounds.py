@@ -189,6 +189,8 @@ def _frames_first(values: Any) -> NDArray[Any]:
         raise TypeError(
             f"Sounds must be {FORMS}; got {type(values).__name__} of shape {samples.shape}"
         )
+    if not samples.size:
+        raise ValueError("it has no samples")
     if samples.ndim == 1 or 1 in samples.shape:
         return samples.reshape(-1, 1)
     first, second = samples.shape

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
@@ -110,10 +111,11 @@ class SavedAligner:
 
     def _answer(self, method: str, X: Any) -> NDArray[Any]:
         aligner = self.aligner
-        shape: tuple[int, ...] = getattr(X, "shape", ())
-        if len(shape) == 2 and shape[0] == 0:
-            return _answer_to_none(aligner, method, X)
-        return getattr(aligner, method)(X)
+        try:
+            empty = len(X) == 0
+        except TypeError:  # sparse, or no rows at all, which the aligner refuses
+            empty = False
+        return _answer_to_none(aligner, method, X) if empty else getattr(aligner, method)(X)
 
     def __repr__(self) -> str:
         return f"SavedAligner({self.path!r})"
@@ -132,11 +134,17 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner:
 
 def _answer_to_none(aligner: FlowMatchingAligner, method: str, X: Any) -> NDArray[Any]:
     """Return what `method` says of zero rows: of the width and dtype that it has for others."""
-    checked = validate_data(
-        aligner, as_numpy(X, "X"), reset=False, dtype=float_dtypes(X), ensure_min_samples=0
-    )
+    X = as_numpy(X, "X")
+    cells = np.asarray(X)
+    dtype = np.dtype(np.float64)
+    # A column of arrays that has none left does not tell their width.
+    if cells.dtype != object or cells.shape not in ((0,), (0, 1)):
+        checked = validate_data(
+            aligner, X, reset=False, dtype=float_dtypes(X), ensure_min_samples=0
+        )
+        dtype = checked.dtype
     nameless = copy.copy(aligner)  # names were checked, and an array has none
     if hasattr(nameless, "feature_names_in_"):
         del nameless.feature_names_in_
-    somewhere = aligner.class_embeddings_[:1].astype(checked.dtype)
+    somewhere = aligner.class_embeddings_[:1].astype(dtype)
     return getattr(nameless, method)(somewhere)[:0]
