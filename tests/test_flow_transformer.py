@@ -1,6 +1,7 @@
 """What the solving half says of rows that it cannot solve, and of itself."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.utils import get_tags
 
@@ -14,12 +15,14 @@ def test_a_flow_that_leaves_the_numbers_is_no_answer(small, data, monkeypatch):
             method(data.X_test.astype(np.float32))
 
 
-def test_new_rows_are_named_in_messages(small, data):
-    model = small().fit(data.X_train, data.y_train, data.class_embeddings)
+@pytest.mark.parametrize("form", [np.asarray, pd.DataFrame])
+def test_new_rows_are_named_in_messages(form, small, data):
+    X = form(data.X_train)
+    model = small().fit(X, data.y_train, data.class_embeddings)
     rows = data.X_test.copy()
     rows[3, 0] = np.nan
     with pytest.raises(ValueError, match="Input X contains NaN"):
-        model.predict(rows)
+        model.predict(form(rows))
 
 
 def test_it_keeps_both_precisions(small):
