@@ -12,10 +12,10 @@ from sklearn.utils.validation import validate_data
 from flowalign import inputs, parameters
 from flowalign.coupling import Coupling
 from flowalign.embedding_forms import classes_of
+from flowalign.feature_scale import warn_of_scales
 from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
-from flowalign.loud_coordinate import warn_of_loud_coordinate
 from flowalign.read_out import FlowClassifier
 from flowalign.stopping import choose_stop, score_steps
 
@@ -50,7 +50,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         Size of the noise on the path, relative to the root mean square of the features'
         coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
         If features share a large offset, centre them or set ``noise=0``; otherwise the noise is
-        wider than the classes.
+        wider than the classes, of which ``fit`` warns in a joint space.
     n_steps : "auto" or int, default="auto"
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
         at time 0.5 unless held-out samples clearly speak for another step. Read when predicting:
@@ -271,8 +271,6 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         X = self._normalized(X, self.normalize, zeros_allowed)
         in_fit = class_embeddings is not None
         classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=self.normalize)
-        if self.normalize:
-            warn_of_loud_coordinate(X, codes)
         validation_set = None
         if X_val is not None or y_val is not None:
             rows, labels, zeros_allowed = inputs.check_validation_data(
@@ -281,6 +279,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
             validation_set = rows, np.searchsorted(classes, labels)
         coupling = Coupling.by_class(X, codes, E, self.joint)
+        warn_of_scales(coupling, noise=self.noise, normalize=self.normalize)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         prior = parameters.class_probabilities(self.class_prior, classes, counts)

@@ -8,9 +8,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
+from flowalign.coupling import Coupling
 from flowalign.datasets import load_emoji, make_cross_modal
+from flowalign.feature_scale import (
+    LOUD_SHARE,
+    WIDE_NOISE,
+    loudest,
+    warn_of_scales,
+    within_variances,
+)
 from flowalign.flow_transformer import LARGEST
-from flowalign.loud_coordinate import LOUD_SHARE, loudest_coordinate, warn_of_loud_coordinate
 from flowalign.sphere import unit_rows
 
 
@@ -103,32 +110,89 @@ def test_loud_is_more_than_half_of_sixteen_columns_or_more(share, width):
     size = np.ones(width)
     size[3] = np.sqrt((width - 1) * share / (1 - share))
     X, codes = np.stack([size, -size]), np.zeros(2, dtype=int)
-    assert loudest_coordinate(X, codes) == (3, pytest.approx(share))
+    assert loudest(within_variances(X, codes)) == (3, pytest.approx(share))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        warn_of_loud_coordinate(X, codes)
+        coupling = Coupling(X, codes, None, X[:1], True, None)
+        warn_of_scales(coupling, noise=0.3, normalize=True)
     assert len(seen) == (share > 0.5 and width >= 16)
 
 
 def test_what_tells_classes_apart_may_be_loud():
     X, y = offset_classes(6, 0, np.float64)
     X[:, 5] += 100 * y
-    assert loudest_coordinate(X, y)[1] < LOUD_SHARE
-    assert loudest_coordinate(X, np.zeros_like(y))[1] > 0.99
+    assert loudest(within_variances(X, y))[1] < LOUD_SHARE
+    assert loudest(within_variances(X, np.zeros_like(y)))[1] > 0.99
 
 
 def test_the_share_is_of_the_variance_within_classes():
     X = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 1.0], [9.0, 1.0, 1.0], [9.0, 1.0, 2.0]])
     # Squares about class means: 2, 0, 0.5. About the mean of all: 66, 16, 0.75.
-    assert loudest_coordinate(X, np.array([0, 0, 4, 4])) == (0, pytest.approx(2 / 2.5))
-    assert loudest_coordinate(X, np.arange(4)) == (0, pytest.approx(66 / 82.75))
-    assert loudest_coordinate(X[[1, 1]], np.array([0, 0]))[1] == 0
+    assert loudest(within_variances(X, np.array([0, 0, 4, 4]))) == (0, pytest.approx(2 / 2.5))
+    assert loudest(within_variances(X, np.arange(4))) == (0, pytest.approx(66 / 82.75))
+    assert loudest(within_variances(X[[1, 1]], np.array([0, 0])))[1] == 0
     large, codes = np.repeat(X, 1000, axis=0), np.repeat([0, 0, 4, 4], 1000)  # of several blocks
-    assert loudest_coordinate(large, codes) == (0, pytest.approx(2 / 2.5))
+    assert loudest(within_variances(large, codes)) == (0, pytest.approx(2 / 2.5))
 
 
 def test_features_of_an_encoder_are_far_from_the_warning():
     emoji = load_emoji()
-    assert loudest_coordinate(unit_rows(emoji.X_train, "X"), emoji.y_train)[1] < LOUD_SHARE / 5
+    assert (
+        loudest(within_variances(unit_rows(emoji.X_train, "X"), emoji.y_train))[1] < LOUD_SHARE / 5
+    )
     data = make_cross_modal(random_state=0)
-    assert loudest_coordinate(data.X_train, data.y_train)[1] < LOUD_SHARE / 2
+    assert loudest(within_variances(data.X_train, data.y_train))[1] < LOUD_SHARE / 2
+
+
+# ------------------------------------------------------------------ noise wider than the classes
+
+
+def common_part(offset, scale=1.0, **params):
+    """A joint set whose features share an offset, its aligner, and test rows."""
+    data = make_cross_modal(6, n_train=4, n_test=20, random_state=0)
+    aligner = FlowMatchingAligner(data.class_embeddings, joint=True, **params)
+    return (
+        scale * (data.X_train + offset),
+        data.y_train,
+        aligner,
+        scale * (data.X_test + offset),
+        data,
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_noise_that_hides_the_classes_of_a_joint_space_is_pointed_out(scale):
+    X, y, aligner, X_test, data = common_part(10.0, scale)
+    with pytest.warns(UserWarning, match=r"noise=0.3 is 37 times as wide .* set noise=0"):
+        aligner.fit(X, y)
+    assert aligner.score(X_test, data.y_test) < 0.5  # so it was no false alarm
+    aligner.set_params(noise=0).fit(X, y)
+    assert aligner.score(X_test, data.y_test) == 1
+    centre = X.mean(axis=0)
+    aligner.set_params(noise=0.3).fit(X - centre, y)
+    assert aligner.score(X_test - centre, data.y_test) == 1
+
+
+def test_noise_as_wide_as_that_of_a_narrow_cone_passes():
+    X, y, aligner, X_test, data = common_part(1.0)
+    assert aligner.fit(X, y).score(X_test, data.y_test) > 0.95
+    X, y, aligner, X_test, data = common_part(10.0)  # mapped, the noise hides nothing
+    aligner.set_params(joint=False).fit(X, y)
+    assert aligner.score(X_test, data.y_test) == 1
+
+
+@pytest.mark.parametrize("side", [0.99, 1.01])
+def test_wide_is_more_than_six_deviations_within_classes(side):
+    X = 3 + np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
+    codes = np.array([0, 0, 1, 1])  # of variance 2, a degree of freedom each
+    noise = side * WIDE_NOISE * np.sqrt(2.0) / np.sqrt(np.square(X).mean())
+    coupling = Coupling(X, codes, np.eye(2), np.eye(2), True, None)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warn_of_scales(coupling, noise=noise, normalize=False)
+    assert len(seen) == (side > 1)
+
+
+def test_equal_samples_have_no_width_to_compare_with():
+    coupling = Coupling(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.eye(2), np.eye(2), True, None)
+    warn_of_scales(coupling, noise=1.0, normalize=True)

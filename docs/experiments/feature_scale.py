@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
-from flowalign.loud_coordinate import loudest_coordinate
+from flowalign.feature_scale import loudest, within_variances
 from flowalign.sphere import unit_rows
 
 
@@ -37,7 +37,7 @@ def accuracies(X, y, table, X_test, y_test) -> list[float]:
 
 
 def share(X, y) -> float:
-    return loudest_coordinate(unit_rows(X, "X"), y)[1]
+    return loudest(within_variances(unit_rows(X, "X"), y))[1]
 
 
 def with_loud_coordinate(loudness: float, seed: int):
