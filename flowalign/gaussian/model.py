@@ -186,7 +186,7 @@ class GaussianModel:
         .. math::
 
             t_\nu\left(x;\ \hat\mu_c,\ \tfrac{\nu + d}{\nu} (1 + P_{cc})\, \Sigma\right),
-            \qquad \nu = n - 1:
+            \qquad \nu = \max(n - 1, 1):
 
         wider where the mean of the class is less certain, with tails since the covariance is an
         estimate.
