@@ -221,10 +221,8 @@ class GaussianModel:
         distances = torch.addmm(centres.square().sum(dim=1), z, centres.T, alpha=-2)
         distances += z.square().sum(dim=1)[:, None]
         widening = 1 + self.class_means.covariance.diagonal()
-        norm = (
-            math.lgamma(tail / 2) - math.lgamma((tail - d) / 2) - d / 2 * math.log(math.pi * tail)
-        )
-        norm -= float(variances.log().sum()) / 2
+        norm = math.lgamma(tail / 2) - math.lgamma((tail - d) / 2)
+        norm -= (d * math.log(math.pi * tail) + float(variances.log().sum())) / 2
         return log_t_density(distances / widening, tail) - d / 2 * widening.log() + norm
 
     def to(self, device: torch.device) -> GaussianModel:
