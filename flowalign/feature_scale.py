@@ -6,8 +6,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from flowalign import blocks
+from flowalign import blocks, path
 from flowalign.spaces import class_means
 
 if TYPE_CHECKING:
@@ -42,24 +43,29 @@ def loudest(variances: NDArray[Any]) -> tuple[int, float]:
     return column, float(variances[column] / (variances.sum() or 1))
 
 
+def noise_ratio(X: NDArray[Any], variances: NDArray[Any], noise: float) -> float:
+    """Return how many times wider the noise is than a class; 0 if classes have no width."""
+    spread = float(np.sqrt(variances.mean()))
+    return noise * path.rms(torch.as_tensor(X)) / spread if spread else 0.0
+
+
 def warn_of_scales(coupling: Coupling, *, noise: float, normalize: bool) -> None:
     """Warn ``fit`` of features whose scale takes from the classes what tells them apart."""
     X = coupling.X
-    if not len(X):
+    may_be_loud = normalize and X.shape[1] >= LOUD_WIDTH
+    if not len(X) or not (may_be_loud or coupling.fixed_targets):
         return
     variances = within_variances(X, coupling.codes)
     column, share = loudest(variances)
-    if normalize and X.shape[1] >= LOUD_WIDTH and share > LOUD_SHARE:
+    if may_be_loud and share > LOUD_SHARE:
         _warn(
             f"Column {column} of X has {share:.0%} of the variance of all "
             f"{X.shape[1]} columns: rows scaled to length 1 have little left of the others. Unless "
             "that is meant, bring the columns to a common scale first, "
             "make_pipeline(StandardScaler(), aligner), or drop that one."
         )
-    squares = sum(float(np.square(X[p], dtype=np.float64).sum()) for p in blocks.slices(len(X)))
-    size, spread = np.sqrt(squares / X.size), np.sqrt(variances.mean())
-    if coupling.fixed_targets and noise * size > WIDE_NOISE * spread > 0:
-        ratio = noise * size / spread
+    ratio = noise_ratio(X, variances, noise) if coupling.fixed_targets else 0.0
+    if ratio > WIDE_NOISE:
         _warn(
             f"The features of X have much in common: noise={noise:g} is {ratio:.0f} times as wide "
             "as their classes, which it may hide. Centre X, or set noise=0."

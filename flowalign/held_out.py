@@ -112,14 +112,18 @@ def _beside(
     field: VelocityField, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
 ) -> list[HeldOut]:
     """Put samples, (m, d), where the field is, in blocks; of very many an even share is taken."""
-    like = next(iter(field.state_dict().values()))
-    goals = torch.tensor(targets, dtype=like.dtype, device=like.device)
+    goals = _placed(targets, field)
     rows = blocks.thinned(len(X), max(len(targets), X.shape[1]))
-    parts = []
-    for block in blocks.slices(len(rows)):
-        x = torch.tensor(X[rows[block]], dtype=like.dtype, device=like.device)
-        parts.append(HeldOut(field, x, codes[rows[block]], goals))
-    return parts
+    return [
+        HeldOut(field, _placed(X[part], field), codes[part], goals)
+        for part in (rows[block] for block in blocks.slices(len(rows)))
+    ]
+
+
+def _placed(array: NDArray[Any], field: VelocityField) -> Tensor:
+    """Copy an array to the device and the dtype of a field."""
+    like = next(iter(field.state_dict().values()))
+    return torch.tensor(array, dtype=like.dtype, device=like.device)
 
 
 def _leave_one_out(
@@ -131,7 +135,6 @@ def _leave_one_out(
     of the other folds: were a sample's own target fitted to it, no steps would look best.
     """
     looked_at = blocks.thinned(len(coupling.X), max(len(coupling.targets), coupling.X.shape[1]))
-    like = next(iter(fitted.field.state_dict().values()))
     groups = [(removable(coupling), coupling.targets)]
     if not coupling.fixed_targets:
         groups = [(rows, coupling.without(rows).targets) for rows in folds(coupling)]
@@ -139,8 +142,7 @@ def _leave_one_out(
     for rows, targets in groups:
         rows = np.intersect1d(rows, looked_at)
         if len(rows):
-            x = torch.tensor(coupling.X[rows], dtype=like.dtype, device=like.device)
-            goals = torch.tensor(targets, dtype=like.dtype, device=like.device)
+            x, goals = (_placed(array, fitted.field) for array in (coupling.X[rows], targets))
             flow = leave_out(fitted, coupling, rows, goals)
             parts.append(HeldOut(flow, x, coupling.codes[rows], goals))
     return parts

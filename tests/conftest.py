@@ -43,6 +43,26 @@ def fitted(data, request):
 
 
 @pytest.fixture
+def model(fitted):
+    """The fitted model, whose solver parameters a test may set; they are put back."""
+    params = fitted.get_params(deep=False)
+    yield fitted
+    fitted.set_params(**params)
+
+
+@pytest.fixture(params=["gaussian", "mlp"])
+def velocity_field(request):
+    """The name of either field."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def X(data):
+    """New features in float64."""
+    return data.X_test.astype(np.float64)
+
+
+@pytest.fixture
 def model_file(fitted, tmp_path):
     """A file of that aligner."""
     save(fitted, tmp_path / "model")

@@ -10,22 +10,16 @@ from flowalign.datasets import make_cross_modal
 from flowalign.ode import SOLVERS
 
 
-@pytest.fixture
-def model(fitted):
-    """The fitted model, whose solver parameters a test may set; they are put back."""
-    params = fitted.get_params(deep=False)
-    yield fitted
-    fitted.set_params(**params)
+def sizes_of_blocks(monkeypatch):
+    """Collect how many rows are normalised at a time from now on."""
+    sizes, unit_rows = [], sphere.unit_rows
 
+    def watched(X, *args, **kwargs):
+        sizes.append(len(X))
+        return unit_rows(X, *args, **kwargs)
 
-@pytest.fixture(params=["gaussian", "mlp"])
-def velocity_field(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def X(data):
-    return data.X_test.astype(np.float64)
+    monkeypatch.setattr(sphere, "unit_rows", watched)
+    return sizes
 
 
 # ------------------------------------------------------------------ steps and stages
@@ -249,14 +243,7 @@ def test_the_memory_of_a_prediction_does_not_grow_with_its_rows(
     rows[321] = 0
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 64 * 4 * fitted.velocity_field_.row_size)
-    sizes = []
-    unit_rows = sphere.unit_rows
-
-    def watched(X, *args, **kwargs):
-        sizes.append(len(X))
-        return unit_rows(X, *args, **kwargs)
-
-    monkeypatch.setattr(sphere, "unit_rows", watched)
+    sizes = sizes_of_blocks(monkeypatch)
     with pytest.raises(ValueError, match="rows of zeros.*: 321"):
         fitted.predict(mapped)
     assert max(sizes) == 64
@@ -271,14 +258,7 @@ def test_many_classes_make_blocks_small(small, monkeypatch):
     E = rng.normal(size=(300, 4))
     model = small(max_iter=1).fit(E, np.arange(300), ClassEmbeddings(range(300), E))
     monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 16 * 8 * 300)
-    sizes = []
-    unit_rows = sphere.unit_rows
-
-    def watched(X, *args, **kwargs):
-        sizes.append(len(X))
-        return unit_rows(X, *args, **kwargs)
-
-    monkeypatch.setattr(sphere, "unit_rows", watched)
+    sizes = sizes_of_blocks(monkeypatch)
     model.predict(rng.normal(size=(50, 4)))
     assert sizes == [16, 16, 16, 2]
 

@@ -8,24 +8,6 @@ import torch
 from flowalign import FlowMatchingAligner
 
 
-@pytest.fixture
-def model(fitted):
-    """The fitted model, whose solver parameters a test may set; they are put back."""
-    params = fitted.get_params(deep=False)
-    yield fitted
-    fitted.set_params(**params)
-
-
-@pytest.fixture(params=["gaussian", "mlp"])
-def velocity_field(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def X(data):
-    return data.X_test.astype(np.float64)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
 def test_results_have_the_dtype_of_the_features(dtype, fitted):
     X = (10 * np.random.default_rng(0).normal(size=(20, 32))).astype(dtype)
