@@ -12,6 +12,7 @@ from sklearn.utils.validation import validate_data
 from flowalign import inputs, parameters
 from flowalign.coupling import Coupling
 from flowalign.embedding_forms import classes_of
+from flowalign.equal_embeddings import shadowed_names, warn_of_equal_names
 from flowalign.feature_scale import warn_of_scales
 from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
@@ -84,6 +85,13 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`; it does not
         change :meth:`predict`. "auto" is the one under which held-out samples are most likely, at
         each step its own. CLIP's 100 is overconfident. Read when predicting, as `n_steps` is.
+    unknown_label : str, number or None, default=None
+        What :meth:`predict` answers for rows that look like no class. Rows of y with this label
+        belong to none: ``fit`` drops them, and in `score` they are right if they are refused. None
+        refuses no row. Read when predicting: it may be set after a fit.
+    unknown_rate : float, default=0.05
+        Share of the rows of known classes that may be refused by mistake; estimated on support
+        samples. Read when predicting.
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
         `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. "mlp"
@@ -109,8 +117,17 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
     gaussian_model_ : flowalign.gaussian.GaussianModel or None
-        What is believed of each class, for "gaussian" with samples; None as well where the aligner
-        comes from a file of format 1.
+        What is believed of each class; None without samples, and where the aligner comes from a
+        file of format 1.
+    class_prior_ : ndarray of shape (C,)
+        Prior probability of each class; next to nothing for a class without samples whose embedding
+        equals that of a class with samples.
+    support_scores_ : ndarray of shape (m,)
+        :meth:`score_samples` of the support samples, each to the model without it, ascending; of
+        very many an even share, of a single one none.
+    unknown_threshold_ : float
+        Score below which `predict` refuses a row, if `unknown_label` is set: the `unknown_rate`
+        quantile of `support_scores_`; minus infinity if there are none.
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
@@ -190,6 +207,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         weight_decay: float = 0.01,
         normalize: bool = True,
         logit_scale: float | str = "auto",
+        unknown_label: Any = None,
+        unknown_rate: float = 0.05,
         memory: Any = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -211,6 +230,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self.weight_decay = weight_decay
         self.normalize = normalize
         self.logit_scale = logit_scale
+        self.unknown_label = unknown_label
+        self.unknown_rate = unknown_rate
         self.memory = memory
         self.device = device
         self.random_state = random_state
@@ -265,16 +286,17 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         given = self.class_embeddings if class_embeddings is None else class_embeddings
         given_X = X
         X, y, zeros_allowed = inputs.check_support_data(
-            X, y, samples_needed=given is None, estimator=self
+            X, y, samples_needed=given is None, estimator=self, unknown_label=self.unknown_label
         )
         names_and_width = inputs.named(given_X, X[:1])
         X = self._normalized(X, self.normalize, zeros_allowed)
         in_fit = class_embeddings is not None
         classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=self.normalize)
+        parameters.check_unknown_label(self.unknown_label, classes)
         validation_set = None
         if X_val is not None or y_val is not None:
             rows, labels, zeros_allowed = inputs.check_validation_data(
-                X_val, y_val, given_X, X, classes
+                X_val, y_val, given_X, X, classes, self.unknown_label
             )
             rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
             validation_set = rows, np.searchsorted(classes, labels)
@@ -282,7 +304,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         warn_of_scales(coupling, noise=self.noise, normalize=self.normalize)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
+        warn_of_equal_names(classes, E, counts)
         prior = parameters.class_probabilities(self.class_prior, classes, counts)
+        prior = np.where(shadowed_names(E, counts), parameters.IMPOSSIBLE, prior)
         kind_name = self.velocity_field if len(codes) else UNTRAINED
         kind = kind_of(kind_name)
         fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
@@ -290,7 +314,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         source, scores, stop = None, None, None
         if parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale):
             source, parts = hold_out(kind, fitted, coupling, validation_set, fit_field)
-            scores = score_steps(parts, self.step_size, self.solver) if parts else None
+            scores = score_steps(source, parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, kind.one_shot_stop) if len(codes) else 0.0
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
@@ -301,6 +325,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self.embedding_map_ = coupling.embedding_map
         self.velocity_field_ = fitted.field
         self.gaussian_model_ = fitted.model
+        self.class_prior_ = prior
+        self.support_scores_ = fitted.support_scores
         self.loss_curve_ = fitted.loss_curve
         self.n_iter_ = max(1, len(fitted.loss_curve))
         self.stop_scores_ = scores
@@ -309,4 +335,5 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self._kind = kind_name
         self._stop = stop
         self._normalize = bool(self.normalize)
+        self._classifier = self._make_classifier()
         return self

@@ -1,74 +1,110 @@
-r"""How sure to be: the inverse temperature of the cosines, chosen on held-out samples.
+r"""How much to believe each of several witnesses: a logistic calibration on held-out samples.
 
-The scale s of each step maximises
+A witness k says :math:`f_{kc}(x)` of each class c. Together they say
 
-.. math::
+.. math:: p(c \mid x) \propto \exp \Bigl( o_c + \sum_k w_k f_{kc}(x) \Bigr),
 
-    \sum_i \log \mathrm{softmax}\bigl(s \cos(x_i(t), e_\cdot)\bigr)_{y_i}
-        - \tfrac{1}{2} \log^2 (s / 30),
-
-the likelihood of the samples under a log-normal prior. Samples outweigh the prior from a few dozen
-on; without it a few samples, all right, would ask for an infinite scale.
+with weights that maximise the likelihood of samples that no witness has seen, under gamma
+distributions as priors. A prior has a mean, what a weight is before any sample was heard, and a
+shape, how many samples it takes to change that. Logarithms of small weights are cheap, so a witness
+that is wrong is silenced; large ones are dear, so that a few samples, all right, do not ask for an
+infinite weight.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
-PRIOR_SCALE = 30.0
-"""Prior median of the inverse temperature; what it is where nothing can be held out."""
+    from numpy.typing import ArrayLike, NDArray
 
-CLIP_SCALE = 100.0
-"""Inverse temperature at which CLIP was trained; what it is without samples, which is zero-shot
-classification."""
-
-LOG_SCALE_RANGE = (-3.0, 9.0)
+MAX_ITERATIONS = 100
+RANGE = (1e-5, 1e3)
+"""Weights stay within these multiples of their prior means."""
 
 
-def scale_at(
-    time: float, scores: dict[str, NDArray[Any]] | None, otherwise: float = PRIOR_SCALE
-) -> float:
-    """Return the inverse temperature at a time, between those of the candidates.
+def calibrate(
+    witnesses: Sequence[NDArray[Any]],
+    codes: NDArray[Any],
+    means: ArrayLike,
+    shapes: ArrayLike,
+    offsets: NDArray[Any] | float = 0.0,
+    *,
+    fixed: bool = False,
+) -> tuple[NDArray[np.float64], float]:
+    r"""Weigh witnesses by what they say of held-out samples.
 
-    Where nobody was held out there are no scores, and it is `otherwise`.
-    """
-    if scores is None:
-        return otherwise
-    return float(np.exp(np.interp(time, scores["stop_time"], np.log(scores["logit_scale"]))))
+    Parameters
+    ----------
+    witnesses : sequence of K ndarrays of shape (m, C)
+        What each says of every sample and class; values that all classes share do not matter.
+    codes : ndarray of shape (m,)
+        Classes of the samples.
+    means, shapes : array-like of shape (K,)
+        Of the gamma distributions that are the priors of the weights.
+    offsets : ndarray of shape (C,) or float
+        Log-probabilities of the classes beforehand.
+    fixed : bool
+        Whether the weights stay at the means of their priors.
 
+    Returns
+    -------
+    weights : ndarray of shape (K,)
+        Maximum a posteriori over their logarithms, all positive.
+    log_loss : float
+        Mean over the samples.
 
-def calibrate(cosines: NDArray[Any], codes: NDArray[Any]) -> tuple[float, float]:
-    """Inverse temperature of cosines, (m, C), for classes ``codes``, (m,), and the mean log-loss.
-
+    Examples
+    --------
     >>> cosines = np.array([[0.9, 0.8], [0.8, 0.7], [0.7, 0.8]])
-    >>> scale, log_loss = calibrate(cosines, np.array([0, 0, 0]))  # two right, one wrong
-    >>> 0 < scale < 30
+    >>> weights, log_loss = calibrate([cosines], np.array([0, 0, 0]), [30], [0.5])
+    >>> bool(0 < weights[0] < 30)  # two right, one wrong
     True
     """
-    # Relative to the right class, in which the loss is a log-sum; its largest term is the same
-    # class at every scale.
-    cosines = cosines.astype(np.float64)
-    gaps = cosines - np.take_along_axis(cosines, codes[:, None], axis=1)
-    largest = gaps.max(axis=1)
-    gaps -= largest[:, None]
-    terms = np.empty_like(gaps)
+    means, shapes = np.asarray(means, dtype=float), np.asarray(shapes, dtype=float)
+    # Relative to the right class, in which the loss is a log-sum of exponentials.
+    said = np.stack([np.asarray(w, dtype=np.float64) for w in (*witnesses, witnesses[0] * 0)])
+    said[-1] += offsets
+    said -= np.take_along_axis(said, codes[None, :, None], axis=2)
+    said, offset = said[:-1] * means[:, None, None], said[-1]
 
-    def log_loss(log_scale: float) -> float:
-        scale = math.exp(log_scale)
-        np.exp(np.multiply(gaps, scale, out=terms), out=terms)
-        return float((np.log(terms.sum(axis=1)) + scale * largest).sum())
+    def look(u: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        """Penalised loss, and the probabilities (m, C)."""
+        logits = np.tensordot(u, said, axes=1)
+        logits += offset
+        largest = logits.max(axis=1, keepdims=True)
+        p = np.exp(logits - largest)
+        total = p.sum(axis=1, keepdims=True)
+        loss = (np.log(total) + largest).sum()
+        p /= total
+        return float(loss + (shapes * (u - np.log(u))).sum()), p
 
-    def penalised(log_scale: float) -> float:
-        return log_loss(log_scale) + (log_scale - math.log(PRIOR_SCALE)) ** 2 / 2
-
-    best = minimize_scalar(
-        penalised, bounds=LOG_SCALE_RANGE, method="bounded", options={"xatol": 5e-3}
-    )
-    return math.exp(best.x), log_loss(best.x) / len(codes)
+    # The loss is convex in the weights, and so is the penalty: Newton's steps, halved if too long.
+    u = np.ones(len(said))
+    value, p = look(u)
+    for _ in range(0 if fixed else MAX_ITERATIONS):
+        heard = said * p
+        expected = heard.sum(axis=2)
+        slope = expected.sum(axis=1) + shapes * (1 - 1 / u)
+        curvature = np.einsum("kmc,lmc->kl", heard, said) - expected @ expected.T
+        curvature += np.diag(shapes / u**2)
+        step = np.linalg.solve(curvature, -slope)
+        length = 1.0
+        while length > 1e-6:
+            tried = np.clip(u + length * step, np.maximum(RANGE[0], u / 10), RANGE[1])
+            found, p_there = look(tried)
+            if found <= value:
+                break
+            length /= 2
+        else:
+            break
+        moved = np.abs(np.log(tried / u)).max()
+        u, value, p = tried, found, p_there
+        if moved < 1e-4:
+            break
+    loss = value - (shapes * (u - np.log(u))).sum()
+    return u * means, float(loss / len(codes))

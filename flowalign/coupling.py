@@ -82,6 +82,11 @@ class Coupling:
         again = _equals_next(self.X) & (self.codes[1:] == self.codes[:-1])
         return np.concatenate([[False], again])
 
+    @property
+    def one_shot(self) -> bool:
+        """Whether no class has two samples that differ."""
+        return int(np.bincount(self.codes[~self.copies]).max()) == 1
+
     def without(self, rows: NDArray[Any]) -> Coupling:
         """Leave samples out, of the targets too."""
         X, codes = np.delete(self.X, rows, axis=0), np.delete(self.codes, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,48 @@ if TYPE_CHECKING:
 
     from flowalign.fields import VelocityField
     from flowalign.gaussian import GaussianModel
+    from flowalign.gaussian.posterior import ClassPosterior
 
 
 # Of features that are not normalised: the field is float32, and variances are squares.
 LARGEST = 1e18
+
+
+class Block(NamedTuple):
+    """Some rows, and where a flow has carried them.
+
+    Attributes
+    ----------
+    start : int
+        Number of the first row.
+    dtype : numpy.dtype
+        What results should have.
+    x : Tensor of shape (rows, d)
+        The (normalised) features.
+    field : VelocityField
+        In the dtype of the rows.
+    states : Tensor of shape (1 or more, rows, d)
+        In the coordinates of the field; the last is that at the stop.
+    moved : bool
+        Whether there was a step.
+    """
+
+    start: int
+    dtype: np.dtype[Any]
+    x: Tensor
+    field: VelocityField
+    states: Tensor
+    moved: bool
+
+    @property
+    def last(self) -> Tensor:
+        """State at the stop, in the feature space."""
+        return self.field.rotate_back(self.states[-1]) if self.moved else self.x
+
+    @property
+    def all(self) -> Tensor:
+        """Every state, in the feature space; the first is as it came, free of any rounding."""
+        return torch.stack([self.x, *(self.field.rotate_back(z) for z in self.states[1:])])
 
 
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -42,6 +80,9 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         classes_: NDArray[Any]
         velocity_field_: VelocityField
         gaussian_model_: GaussianModel | None
+        class_embeddings_: NDArray[Any]
+        class_prior_: NDArray[Any]
+        _classifier: ClassPosterior | None
         n_features_in_: int
         device_: str
 
@@ -60,7 +101,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n, d)
             In the feature space, not normalised again.
         """
-        return self._at_stop(X, lambda x: x)
+        return self._at_stop(X, lambda block: block.last)
 
     def trajectory(self, X: ArrayLike) -> NDArray[Any]:
         """Every state from the (normalised) features to the stop.
@@ -121,27 +162,29 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _n_features_out(self) -> int:
         return self.n_features_in_
 
-    def _at_stop(self, X: ArrayLike, read_out: Callable[[Tensor], Tensor]) -> NDArray[Any]:
-        """Read something out of the states at the stop time, block by block."""
+    def _at_stop(
+        self, X: ArrayLike, read_out: Callable[[Block], Tensor], n_steps: int | None = None
+    ) -> NDArray[Any]:
+        """Read something out of the states at the stop time, or after some steps, block by block."""
         features, zeros_allowed = self._check_X(X)
+        n_steps = self.n_steps_ if n_steps is None else n_steps
         result = np.empty(0)
-        for start, dtype, state in self._blocks(
-            features, zeros_allowed, self.n_steps_, last_only=True
-        ):
-            values = read_out(state).cpu().numpy()
-            if start == 0:
-                dtype = dtype if values.dtype.kind == "f" else values.dtype
+        for block in self._blocks(features, zeros_allowed, n_steps, last_only=True):
+            values = read_out(block).cpu().numpy()
+            if block.start == 0:
+                dtype = block.dtype if values.dtype.kind == "f" else values.dtype
                 result = np.empty((len(features), *values.shape[1:]), dtype)
-            result[start : start + len(values)] = values
+            result[block.start : block.start + len(values)] = values
         return result
 
     def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
         features, zeros_allowed = self._check_X(X)
         result = np.empty(0)
-        for start, dtype, states in self._blocks(features, zeros_allowed, n_steps, last_only=False):
-            if start == 0:
-                result = np.empty((len(states), *features.shape), dtype)
-            result[:, start : start + states.shape[1]] = states.cpu().numpy()
+        for block in self._blocks(features, zeros_allowed, n_steps, last_only=False):
+            states = block.all
+            if block.start == 0:
+                result = np.empty((len(states), *features.shape), block.dtype)
+            result[:, block.start : block.start + states.shape[1]] = states.cpu().numpy()
         return result
 
     def _check_X(self, X: Any) -> tuple[NDArray[Any], bool]:
@@ -150,7 +193,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         The second value says whether rows of zeros are allowed among them.
         """
         check_is_fitted(self)
-        parameters.check_solver_parameters(self.get_params(deep=False))
+        parameters.check_predict_parameters(self.get_params(deep=False))
         array = inputs.as_numpy(X, "X")
         checks: dict[str, Any] = {"dtype": inputs.float_dtypes(array)}
         if (given := inputs.named(X, array)) is array:
@@ -181,12 +224,8 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     @torch.inference_mode()
     def _blocks(
         self, features: NDArray[Any], zeros_allowed: bool, n_steps: int, *, last_only: bool
-    ) -> Iterator[tuple[int, np.dtype[Any], Tensor]]:
-        """Solve for a bounded number of rows at a time, whatever the number of all.
-
-        Yields the number of the first row, the dtype that results should have, and states of shape
-        (n_steps + 1, rows, d), or the last one alone, (rows, d).
-        """
+    ) -> Iterator[Block]:
+        """Solve for a bounded number of rows at a time, whatever the number of all."""
         field = self.velocity_field_
         row_size = max(len(self.classes_), field.row_size)
         device = torch.device(self.device_).type
@@ -200,23 +239,37 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             block = self._tensor(part)
             if block.dtype == torch.float64 and field is self.velocity_field_:
                 field = copy.deepcopy(field).double()
-            states = ode.solve(field, block, times, self.solver, last_only=last_only)
+            states = block[None]
+            if n_steps:
+                states = ode.solve(field, block, times, self.solver, last_only=last_only)
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
                     "fewer steps, or bring the features to a common scale."
                 )
-            if last_only:
-                result = field.rotate_back(states[-1]) if n_steps else block
-            else:
-                # The first state is the block as it came, free of any change of coordinates.
-                result = torch.stack([block, *(field.rotate_back(state) for state in states[1:])])
-            yield start, part.dtype, result
+            yield Block(start, part.dtype, block, field, states, n_steps > 0)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         """Copy to the device; float64 stays float64 on the CPU only."""
         dtype = torch.float64 if self.device_ == "cpu" and array.dtype == np.float64 else None
         return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
+
+    def _make_classifier(self) -> ClassPosterior | None:
+        """What the model says of rows before they move, in float32 on the device of the field.
+
+        It follows from what is fitted, so that it is neither pickled nor stored.
+        """
+        if self.gaussian_model_ is None:
+            return None
+        like = self.gaussian_model_.within.basis
+        parts = self.class_embeddings_, np.log(self.class_prior_)
+        targets, log_prior = (torch.tensor(part).to(like) for part in parts)
+        classifier = self.gaussian_model_.classifier(targets, log_prior).to(torch.float32)
+        return classifier.to(torch.device(self.device_))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_classifier"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -225,11 +278,11 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             try:
                 device = parameters.check_device(self.device_)
             except ValueError:
-                self.device_ = "cpu"
-                return
+                device, self.device_ = torch.device("cpu"), "cpu"
             self.velocity_field_.to(device)
             if self.gaussian_model_ is not None:
                 self.gaussian_model_ = self.gaussian_model_.to(device)
+            self._classifier = self._make_classifier()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.fields import Fitted, Flow, Kind, VelocityField
+    from flowalign.gaussian.posterior import ClassPosterior
 
 VALIDATION_DATA = "validation data"
 LEAVE_ONE_OUT = "leave-one-out"
@@ -49,12 +50,15 @@ class HeldOut:
         Their classes, rows of `targets`.
     targets : Tensor of shape (C, d)
         In the feature space.
+    classifier : ClassPosterior or None
+        What a model that was fitted without them says of their classes before they move.
     """
 
     flow: Flow
     x: Tensor
     codes: NDArray[Any]
     targets: Tensor
+    classifier: ClassPosterior | None = None
 
     @torch.inference_mode()
     def contrasts(
@@ -65,6 +69,11 @@ class HeldOut:
         targets = self.flow.rotate(self.targets)
         read = [contrasts(states[step], targets) for step in steps]
         return torch.stack(read).cpu().numpy()
+
+    @torch.inference_mode()
+    def log_proba(self) -> NDArray[np.floating[Any]] | None:
+        """Log-probabilities of the classes before they move, (m, C), by the model if there is one."""
+        return self.classifier and self.classifier.log_proba(self.x).cpu().numpy()
 
 
 def hold_out(
@@ -95,7 +104,7 @@ def hold_out(
     parts : list of HeldOut
     """
     if validation_set is not None:
-        return VALIDATION_DATA, _beside(fitted.field, *validation_set, coupling.targets)
+        return VALIDATION_DATA, _beside(fitted, *validation_set, coupling.targets)
     if not len(coupling.X):
         return NO_SAMPLES, []
     # Taking one of two equal samples out of a model would leave the other.
@@ -103,19 +112,19 @@ def hold_out(
         source, parts = LEAVE_ONE_OUT, _leave_one_out(kind.leave_out, fitted, coupling)
     else:
         source, parts = CROSS_FITTING, _cross_fit(fit, coupling, kind.max_folds)
-    if is_one_shot(coupling):
+    if coupling.one_shot:
         source = HELD_OUT_CLASSES
     return (source, parts) if parts else (NOTHING, [])
 
 
 def _beside(
-    field: VelocityField, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
+    fitted: Fitted, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
 ) -> list[HeldOut]:
     """Put samples, (m, d), where the field is, in blocks; of very many an even share is taken."""
-    goals = _placed(targets, field)
+    field, goals = fitted.field, _placed(targets, fitted.field)
     rows = blocks.thinned(len(X), max(len(targets), X.shape[1]))
     return [
-        HeldOut(field, _placed(X[part], field), codes[part], goals)
+        HeldOut(field, _placed(X[part], field), codes[part], goals, fitted.classifier)
         for part in (rows[block] for block in blocks.slices(len(rows)))
     ]
 
@@ -144,7 +153,8 @@ def _leave_one_out(
         if len(rows):
             x, goals = (_placed(array, fitted.field) for array in (coupling.X[rows], targets))
             flow = leave_out(fitted, coupling, rows, goals)
-            parts.append(HeldOut(flow, x, coupling.codes[rows], goals))
+            classifier = fitted.classifier and fitted.classifier.left_out(flow)
+            parts.append(HeldOut(flow, x, coupling.codes[rows], goals, classifier))
     return parts
 
 
@@ -156,14 +166,9 @@ def _cross_fit(
     def hold(rows: NDArray[Any]) -> list[HeldOut]:  # its other samples are gone before the next's
         others = coupling.without(rows)
         X, codes = coupling.X[rows], coupling.codes[rows]
-        return _beside(fit(others).field, X, codes, others.targets)
+        return _beside(fit(others), X, codes, others.targets)
 
     return [part for rows in folds(coupling)[:max_folds] for part in hold(rows)]
-
-
-def is_one_shot(coupling: Coupling) -> bool:
-    """Whether no class has two samples that differ."""
-    return int(np.bincount(coupling.codes[~coupling.copies]).max()) == 1
 
 
 def removable(coupling: Coupling) -> NDArray[Any]:
@@ -174,7 +179,7 @@ def removable(coupling: Coupling) -> NDArray[Any]:
     """
     codes = coupling.codes
     distinct = np.bincount(codes[~coupling.copies], minlength=codes.max() + 1)
-    if not is_one_shot(coupling):
+    if not coupling.one_shot:
         return np.flatnonzero(distinct[codes] > 1)
     return np.arange(0 if coupling.E is None or distinct.sum() == 1 else len(codes))
 

@@ -207,9 +207,12 @@ def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def check_support_data(
-    X: Any, y: Any, *, samples_needed: bool, estimator: Any
+    X: Any, y: Any, *, samples_needed: bool, unknown_label: Any, estimator: Any
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
-    """Return features and labels as arrays, and whether rows of zeros are allowed."""
+    """Return features and labels as arrays, and whether rows of zeros are allowed.
+
+    Rows with the `unknown_label` are dropped.
+    """
     X = as_numpy(X, "X")
     y = None if y is None else present_labels(y, "y")
     if np.shape(X) == (0,):
@@ -217,6 +220,8 @@ def check_support_data(
     features, labels = check_X_y(
         X, y, dtype=float_dtypes(X), ensure_min_samples=0, estimator=estimator
     )
+    if (known := _known(labels, unknown_label)) is not None:
+        features, labels = features[known], labels[known]
     if len(labels):
         label_values(labels, "y")
         # On the classes alone, thrice: of few samples it would warn that they are too many.
@@ -229,13 +234,25 @@ def check_support_data(
     return features, labels, holds_integers(X)
 
 
+def _known(labels: NDArray[Any], unknown_label: Any) -> NDArray[np.bool_] | None:
+    """Rows whose label is not the unknown one; None if there is none of these."""
+    if unknown_label is None:
+        return None
+    return np.array([label != unknown_label for label in labels.tolist()], dtype=bool)
+
+
 def check_validation_data(
-    X_val: Any, y_val: Any, X: Any, features: NDArray[Any], classes: NDArray[Any]
+    X_val: Any,
+    y_val: Any,
+    X: Any,
+    features: NDArray[Any],
+    classes: NDArray[Any],
+    unknown_label: Any,
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
     """Return validation features and labels as arrays, and whether the features are integers.
 
     They must match the support data: ``X`` as it was given, ``features`` as it is used, and the
-    labels that have a class embedding, ``classes``.
+    labels that have a class embedding, ``classes``. Rows with the `unknown_label` are dropped.
     """
     if X_val is None or y_val is None:
         given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
@@ -262,6 +279,8 @@ def check_validation_data(
             "same encoder. In a Pipeline whose earlier steps change the width, pass "
             "transform_input=['X_val']."
         )
+    if (known := _known(labels, unknown_label)) is not None:
+        rows, labels = rows[known], labels[known]
     unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
     if unknown:
         raise ValueError(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+IMPOSSIBLE = 1e-300
+"""Prior probability, in effect 0, of a class that must not be predicted."""
+
+
 def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
     one_of("velocity_field", params["velocity_field"], tuple(KINDS))
@@ -36,7 +40,13 @@ def check_parameters(params: dict[str, Any]) -> None:
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):
         raise TypeError(f"normalize must be True or False, got {params['normalize']!r}.")
+    check_predict_parameters(params)
+
+
+def check_predict_parameters(params: dict[str, Any]) -> None:
+    """Check what acts when predicting."""
     check_solver_parameters(params)
+    _number("unknown_rate", params["unknown_rate"], low=0, high=1, low_excluded=True)
 
 
 def check_solver_parameters(params: dict[str, Any]) -> None:
@@ -97,6 +107,23 @@ def class_probabilities(
         )
     # One that was stored comes back to the last bit.
     return prior if abs(total - 1) < 1e-12 else prior / total
+
+
+def check_unknown_label(label: Any, classes: NDArray[Any]) -> None:
+    """Check that what rows of no class are called is a label, and no class."""
+    if label is None:
+        return
+    text = isinstance(label, str)
+    if not (text or isinstance(label, Real)) or label != label:
+        raise TypeError(f"unknown_label must be a string, a number or None, got {label!r}.")
+    if label in classes.tolist():
+        raise ValueError(f"unknown_label={label!r} is the label of a class; take another.")
+    if text != isinstance(classes[0], str):
+        kind = "number" if text else "string"
+        raise TypeError(
+            f"unknown_label={label!r} must be a {kind}, as the labels of the classes are: "
+            f"{shorten(classes.tolist())}."
+        )
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+CLIP_SCALE = 100.0
+"""Inverse temperature of the cosines at which CLIP was trained; that of zero-shot classification."""
+
+
 def unit_rows(
     X: NDArray[Any], name: str, *, zeros_allowed: bool = False, first: int = 0
 ) -> NDArray[Any]:

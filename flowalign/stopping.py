@@ -1,4 +1,14 @@
-r"""When to stop, chosen on samples that the field has not seen.
+r"""When to stop, and how to read out the answer, chosen on samples that the field has not seen.
+
+The answer is read out of two things: the cosines of the state at time t with the class embeddings,
+and what the model of the classes says before anything moves,
+
+.. math:: s \bigl( \cos(x(t), e_c) + \lambda \log p(c \mid x(0)) \bigr),
+
+whose softmax are the probabilities. The model is calibrated, and both weights are 1; on validation
+data they are those under which it is most likely (:mod:`flowalign.calibration`). No step at all is
+zero-shot classification: :math:`\lambda = 0`, and s is fitted to whoever was held out. So it is at
+every step where there is no model.
 
 A common stop at time 0.5 is kept unless another step is right for clearly more samples: with w
 samples that it gets right and the default wrong, and l the other way round, it must have
@@ -12,12 +22,12 @@ apart, so a rule that takes the best of them takes a random one; the figures are
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from flowalign.calibration import calibrate
-from flowalign.held_out import HELD_OUT_CLASSES
+from flowalign.held_out import HELD_OUT_CLASSES, VALIDATION_DATA
 from flowalign.ode import grid, max_steps, nearest_step
 
 if TYPE_CHECKING:
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
 DEFAULT_STOP = 0.5
 """From here on the closed form hardly changes, and trained fields are within half a point of their
 best common step on support data; ``docs/decisions/0003-defaults.md``."""
+
+PRIOR_SCALE = 30.0
+"""Prior mean of s where cosines are all there is; what it is where nothing can be held out."""
 
 STANDARD_ERRORS = 2.0
 MAX_CANDIDATES = 11
@@ -41,15 +54,43 @@ SCORES = {
     "n_worse": np.int64,
     "log_loss": np.float64,
     "logit_scale": np.float64,
+    "posterior_weight": np.float64,
 }
 """What is said of each candidate, and its dtype."""
 
 
-def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str, NDArray[Any]]:
+class ReadOut(NamedTuple):
+    r"""How the answer is read out.
+
+    Attributes
+    ----------
+    logit_scale : float
+        Inverse temperature s.
+    posterior_weight : float
+        :math:`\lambda`, of the log-probabilities before anything moves.
+    """
+
+    logit_scale: float
+    posterior_weight: float
+
+
+CALIBRATED = ReadOut(1.0, 1.0)
+"""Where there is a model of the classes. It was calibrated on samples that it had not seen, so that
+the cosine has the last word among classes that it finds alike. To fit both weights to the same
+samples again is no better: ``docs/decisions/0012-read-out.md``."""
+
+SHAPE = 0.5  # of the priors, gamma distributions
+
+
+def score_steps(
+    source: str, parts: list[HeldOut], step_size: float, solver: str
+) -> dict[str, NDArray[Any]]:
     """Score the stops of a solver on held-out samples.
 
     Parameters
     ----------
+    source : str
+        Who they are, out of :data:`flowalign.held_out.SOURCES`.
     parts : list of HeldOut
         At least one.
     step_size, solver
@@ -61,7 +102,7 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
     dict of ndarray
         One entry a candidate in each: ``n_steps``, ``stop_time``, ``accuracy``, ``n_better`` and
         ``n_worse`` (samples that only this step, and only the default step, gets right),
-        ``log_loss`` at ``logit_scale``, the best inverse temperature.
+        ``log_loss``, and ``logit_scale`` and ``posterior_weight``, under which it is smallest.
     """
     # Of a fine flow every few steps are taken as one.
     stride = math.ceil(max_steps(step_size) / MAX_STEPS)
@@ -72,12 +113,19 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
     times = grid(last, step_size * stride)
     cosines = np.concatenate([part.contrasts(times, steps, solver) for part in parts], axis=1)
     codes = np.concatenate([part.codes for part in parts])
+    before = None
+    if all(part.classifier is not None for part in parts):
+        before = np.concatenate([part.log_proba() for part in parts])
     # A state that left the numbers is like no class.
     finite = np.isfinite(cosines)
     cosines = np.where(finite, cosines, 0)
-    hits = (cosines.argmax(axis=2) == codes) & finite.all(axis=2)
+    read = [
+        _read_out(c, before if step else None, codes, fixed=source != VALIDATION_DATA)
+        for step, c in zip(steps, cosines, strict=True)
+    ]
+    choices, losses, right = zip(*read, strict=True)
+    hits = np.stack(right) & finite.all(axis=2)
     usual = hits[np.flatnonzero(steps == default)[0]]
-    scales, losses = zip(*(calibrate(step, codes) for step in cosines), strict=True)
     columns = {
         "n_steps": steps * stride,
         "stop_time": np.array(times)[steps],
@@ -85,9 +133,42 @@ def score_steps(parts: list[HeldOut], step_size: float, solver: str) -> dict[str
         "n_better": (hits & ~usual).sum(axis=1),
         "n_worse": (usual & ~hits).sum(axis=1),
         "log_loss": losses,
-        "logit_scale": scales,
+        "logit_scale": [choice.logit_scale for choice in choices],
+        "posterior_weight": [choice.posterior_weight for choice in choices],
     }
     return {name: np.asarray(columns[name], dtype=dtype) for name, dtype in SCORES.items()}
+
+
+def _read_out(
+    cosines: NDArray[Any], before: NDArray[Any] | None, codes: NDArray[Any], *, fixed: bool
+) -> tuple[ReadOut, float, NDArray[np.bool_]]:
+    """Choose how to read out a step, unless that is fixed; its log-loss, and who is right."""
+    if before is None:
+        (scale,), loss = calibrate([cosines], codes, [PRIOR_SCALE], [SHAPE])
+        choice, scores = ReadOut(scale, 0.0), cosines
+    else:
+        said = [cosines, before]
+        weights, loss = calibrate(said, codes, CALIBRATED, [SHAPE, SHAPE], fixed=fixed)
+        choice = ReadOut(weights[0], weights[1] / weights[0])
+        scores = cosines + choice.posterior_weight * before
+    return choice, loss, scores.argmax(axis=1) == codes
+
+
+def read_out_at(
+    time: float, scores: dict[str, NDArray[Any]] | None, otherwise: ReadOut
+) -> ReadOut:
+    """How the answer is read out at a time, between what is best at the candidates.
+
+    Where nobody was held out there are no scores, and it is `otherwise`.
+    """
+    if scores is None:
+        return otherwise
+    # Zero steps are something of their own.
+    alike = (scores["stop_time"] > 0) == (time > 0)
+    times, scales = scores["stop_time"][alike], scores["logit_scale"][alike]
+    weights = scales * scores["posterior_weight"][alike]
+    scale = float(np.exp(np.interp(time, times, np.log(scales))))
+    return ReadOut(scale, float(np.interp(time, times, weights)) / scale)
 
 
 def choose_stop(

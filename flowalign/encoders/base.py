@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -204,6 +205,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             named = dict(class_names)
         else:
             found = _as_items(class_names, "class name")
+            _warn_of_repetition(found)
             named = {name: words(name) if isinstance(name, str) else name for name in found}
         wrong = [text for text in named.values() if not isinstance(text, str) or not text.strip()]
         if wrong or not named:
@@ -250,6 +252,17 @@ def _described(value: Any) -> str:
     if hasattr(value, "shape"):
         return f"an array of shape {tuple(value.shape)}"
     return f"a {type(value).__name__} of {len(value)}"
+
+
+def _warn_of_repetition(names: list[Any]) -> None:
+    repeated = [name for name, n in Counter(map(str, names)).items() if n > 1]
+    if repeated:
+        warnings.warn(
+            f"class_names lists {shorten(repeated)} more than once, which is one class. If these "
+            "are several classes with one name, give a dict of label to name, and better names.",
+            UserWarning,
+            stacklevel=3,  # whoever called class_embeddings
+        )
 
 
 def _as_items(values: Any, kind: str) -> list[Any]:

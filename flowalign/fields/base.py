@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
+    from flowalign.gaussian import GaussianModel
+    from flowalign.gaussian.posterior import ClassPosterior
 
 
 class Flow(Protocol):
@@ -127,17 +129,24 @@ class Fitted(NamedTuple):
         float32, on the device of the fit.
     loss_curve : list of float
         Mean training loss of each epoch; empty without training.
-    model : object or None
-        What is believed of the classes, where the field was made from it; it has a method ``to``.
+    model : GaussianModel or None
+        What is believed of the classes; None for a kind that goes without.
+    classifier : ClassPosterior or None
+        What it says of the classes of rows before they move, in the dtype of the field.
+    support_scores : ndarray of shape (m,) or None
+        How much samples look like a known class to the model without them.
     """
 
     field: VelocityField
     loss_curve: list[float]
-    model: Any = None
+    model: GaussianModel | None = None
+    classifier: ClassPosterior | None = None
+    support_scores: NDArray[np.float32] | None = None
 
     def to(self, device: torch.device) -> Fitted:
         """Move to a device; out of a cache fields open on the CPU."""
-        return Fitted(self.field.to(device), self.loss_curve, self.model and self.model.to(device))
+        model, classifier = (part and part.to(device) for part in (self.model, self.classifier))
+        return self._replace(field=self.field.to(device), model=model, classifier=classifier)
 
 
 @dataclass(frozen=True)

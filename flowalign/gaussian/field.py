@@ -22,9 +22,13 @@ The eigenvectors of :math:`\Sigma` are those of :math:`S(t)` at every time. In t
 step costs two products, of (n, d) by (d, C) and of (n, C) by (C, d), and a third with text.
 
 Two additions make a design of the minimiser, and both act on :math:`p` alone. In a space that
-features and class embeddings share, the evidence of zero-shot classification is added to the
-log-weights, :math:`\omega \cos(x, e_c)`; and since the covariance is an estimate, the density has
-there the heavier tails of a multivariate t.
+features and class embeddings share, the evidence of the text is added to the log-weights,
+
+.. math:: \omega \cos(x, e_c) + \omega' \cos(x - m(t), e_c - \bar e),
+
+as zero-shot classification hears it, and relative to the middle of the classes, :math:`m(t)`, and of
+their embeddings, :math:`\bar e` (:mod:`flowalign.gaussian.evidence`); and since the covariance is an
+estimate, the density has there the heavier tails of a multivariate t.
 
 ``docs/theory.rst`` derives all of this.
 """
@@ -35,10 +39,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from flowalign import path
 from flowalign.fields.base import VelocityField
-from flowalign.sphere import cosine_similarities
+from flowalign.sphere import directions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +70,8 @@ class GaussianField(VelocityField):
         Size of the noise on the path per coordinate.
     text_weight : float
         Weight of the cosine between a state and a target in the log-weights; 0 leaves it out.
+    centred_text_weight : float
+        Weight of the cosine between both relative to their middles.
     tail : float or None
         Tail of the density, which is ``(1 + D ** 2 / tail) ** (-tail / 2)`` at a Mahalanobis
         distance of D: that of a multivariate t. None is its limit, the Gaussian.
@@ -87,12 +94,14 @@ class GaussianField(VelocityField):
         *,
         noise_std: float = 0.0,
         text_weight: float = 0.0,
+        centred_text_weight: float = 0.0,
         tail: float | None = None,
     ) -> None:
         super().__init__()
         self.config = {
             "noise_std": float(noise_std),
             "text_weight": float(text_weight),
+            "centred_text_weight": float(centred_text_weight),
             "tail": None if tail is None else float(tail),
         }
         # Of one layout, so that a field that was stored gives the same result to the last bit.
@@ -127,12 +136,17 @@ class GaussianField(VelocityField):
         centres, variance = self.centres(t), self.variance(t)
         growth = self._variance_rate(t) / (2 * variance)
         displacement = self.targets - self.means - growth * centres
-        return torch.addmm(growth * z, self._posterior(z, centres, variance), displacement)
+        weights = self._log_weights(z, centres, variance).softmax(dim=1)
+        return torch.addmm(growth * z, weights, displacement)
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights p(c | x, t), (n, C), at positions ``x``, (n, d), in the feature space."""
+        return self.log_weights(t, x).softmax(dim=1)
+
+    def log_weights(self, t: Tensor, x: Tensor) -> Tensor:
+        """Logarithms of the class weights, (n, C), up to a number for each row."""
         t = t.clamp(max=1 - path.T_MIN)
-        return self._posterior(self.rotate(x), self.centres(t), self.variance(t))
+        return self._log_weights(self.rotate(x), self.centres(t), self.variance(t))
 
     @property
     def row_size(self) -> int:
@@ -151,24 +165,58 @@ class GaussianField(VelocityField):
         """S'(t): (d,)."""
         return self.config["noise_std"] ** 2 * (1 - 2 * t) - 2 * (1 - t) * self.variances
 
-    def _posterior(self, z: Tensor, centres: Tensor, variance: Tensor) -> Tensor:
+    def _log_weights(self, z: Tensor, centres: Tensor, variance: Tensor) -> Tensor:
+        density = self.distances(z, centres, variance, common=self.config["tail"] is not None)
+        return self.weigh(density, z, centres.mean(dim=0))
+
+    @staticmethod
+    def distances(z: Tensor, centres: Tensor, variance: Tensor, *, common: bool = True) -> Tensor:
+        """Squared Mahalanobis distances, (n, C), of states ``z``, (n, d), to centres, (C, d).
+
+        What those of a row have in common is left out if it does not matter.
+        """
         # All is taken relative to the middle of the classes: what cancels in the comparison of
         # classes would otherwise take the digits of what does not.
         middle = centres.mean(dim=0)
-        z_m, centres = z - middle, centres - middle
+        z, centres = z - middle, centres - middle
         whitened = centres / variance
-        log_density = torch.addmm(-(whitened * centres).sum(dim=1) / 2, z_m, whitened.T)
-        if self.config["tail"] is not None:
-            distances = (z_m.square() @ (1 / variance))[:, None] - 2 * log_density
-            log_density = log_t_density(distances, self.config["tail"])
-        return self.class_weights(log_density, z)
+        distances = torch.addmm((whitened * centres).sum(dim=1), z, whitened.T, alpha=-2)
+        return distances.add_((z.square() @ (1 / variance))[:, None]) if common else distances
 
-    def class_weights(self, log_density: Tensor, z: Tensor) -> Tensor:
-        """p(c | x, t), (n, C), from the log-densities of the classes; these are overwritten."""
-        if self.config["text_weight"]:
-            cosines = cosine_similarities(z, self.targets)
-            log_density.add_(cosines, alpha=self.config["text_weight"])
-        return log_density.add_(self.log_prior).softmax(dim=1)
+    def weigh(self, distances: Tensor, z: Tensor, middle: Tensor) -> Tensor:
+        """Log-weights of the classes, (n, C), from distances to them; these are overwritten.
+
+        ``middle``, (d,) or (n, d), is that of the classes at this time.
+        """
+        tail = self.config["tail"]
+        density = distances.mul_(-0.5) if tail is None else log_t_density(distances, tail)
+        return self.add_text(density, z, middle).add_(self.log_prior)
+
+    def add_text(self, said: Tensor, z: Tensor, middle: Tensor) -> Tensor:
+        """Add what the text says of states ``z`` to what is said of the classes, in its place."""
+        weights = self.config["text_weight"], self.config["centred_text_weight"]
+        if any(weights):
+            for weight, cosines in zip(weights, self.text_cosines(z, middle), strict=True):
+                said.add_(cosines, alpha=weight)
+        return said
+
+    def text_cosines(self, z: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of states, (n, d), with the targets, as they are and both about their middles.
+
+        Each is of shape (n, C); of the former what all classes share is left out.
+        """
+        units = directions(self.targets)
+        contrasts = units - units.mean(dim=0)
+        lengths = vector_norm(contrasts, dim=1)
+        # Embeddings that agree in half of their digits differ by little but rounding.
+        lengths.clamp_min_(torch.finfo(z.dtype).eps ** 0.5)
+        products = z @ contrasts.T
+        about_middle = products - middle @ contrasts.T
+        return products / _lengths(z), about_middle.div_(_lengths(z - middle)).div_(lengths)
+
+    def common_cosines(self, z: Tensor) -> Tensor:
+        """Mean of the cosines of states, (n, d), with the targets: (n,)."""
+        return directions(z) @ directions(self.targets).mean(dim=0)
 
     def replace(self, **changes: Any) -> Self:
         """Another field with some of the constructor's arguments changed."""
@@ -181,7 +229,7 @@ class GaussianField(VelocityField):
         """Raise ValueError unless these numbers and arrays make a field."""
         numbers = [v for k, v in config.items() if (k, v) != ("tail", None)]
         if (
-            set(config) != {"noise_std", "text_weight", "tail"}
+            set(config) - {"centred_text_weight"} != {"noise_std", "text_weight", "tail"}
             or not all(type(v) is float and 0 <= v < MAX_NUMBER for v in numbers)
             or config["tail"] == 0
         ):
@@ -200,6 +248,11 @@ class GaussianField(VelocityField):
 
     def _rebuild(self, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
         self.__init__(**weights, **config)  # type: ignore[misc]
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Lengths of rows, (n, 1), never 0."""
+    return vector_norm(x, dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def log_t_density(distances: Tensor, tail: float) -> Tensor:

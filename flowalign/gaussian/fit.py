@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from flowalign import blocks, path
-from flowalign.calibration import CLIP_SCALE
 from flowalign.fields.base import Fitted, Kind
 from flowalign.gaussian.evidence import weigh
-from flowalign.gaussian.field import GaussianField, log_t_density
+from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.leave_one_out import LeaveOneOut
+from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.posterior import ClassPosterior
 from flowalign.gaussian.statistics import ClassStatistics
-from flowalign.sphere import cosine_similarities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,29 +44,55 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
         Its field is the exact minimiser of the flow matching loss under the model, unless the class
         embeddings are evidence in the space of the features.
     """
+    model, classifier, scores = fit_model(coupling, prior, device)
+    place = model.within.basis.device
+    targets = torch.tensor(coupling.targets, dtype=torch.float64, device=place)
+    noise_std = noise * path.rms(torch.as_tensor(coupling.X, device=place))
+    field = model.field(targets, torch.tensor(np.log(prior), device=place), noise_std=noise_std)
+    return Fitted(field.float(), [], model, classifier, scores)
+
+
+def fit_model(
+    coupling: Coupling, prior: NDArray[Any], device: str
+) -> tuple[GaussianModel, ClassPosterior]:
+    """Estimate the model of the classes, weigh its evidence, and let it classify in float32."""
     # The estimates need float64, which MPS lacks.
     place = "cpu" if device.startswith("mps") else device
 
     def tensor(array: NDArray[Any]) -> Tensor:
         return torch.tensor(array, dtype=torch.float64, device=place)
 
-    x = torch.as_tensor(coupling.X, device=place)
-    codes = torch.tensor(coupling.codes, device=place)
+    def estimate(samples: Coupling) -> GaussianModel:
+        x = torch.as_tensor(samples.X, device=place)
+        codes = torch.tensor(samples.codes, device=place)
+        return GaussianModel.of(ClassStatistics.of(x, codes, len(targets)), E)
+
     targets, log_prior = tensor(coupling.targets), tensor(np.log(prior))
     E = None if coupling.E is None else tensor(coupling.E)
-    model = GaussianModel.of(ClassStatistics.of(x, codes, len(targets)), E)
-    noise_std = noise * path.rms(x)
-    field = model.field(targets, log_prior, noise_std=noise_std)
-    if coupling.fixed_targets:
-        rows = torch.from_numpy(blocks.thinned(len(x), max(targets.shape))).to(place)
-        left_out = model.without_each(field, x[rows], codes[rows])
-        z = left_out.rotate(x[rows].double())
-        distances = left_out.distances(z.new_zeros(()), z)
-        samples = log_t_density(distances, float(model.within.tail))
-        text = CLIP_SCALE * cosine_similarities(z, field.targets)
-        model = replace(model, evidence=weigh(samples, text, log_prior, codes[rows]))
-        field = model.field(targets, log_prior, noise_std=noise_std)
-    return Fitted(field.float(), [], model)
+    model = estimate(coupling)
+    judges, of_judges = coupling, model
+    if (copies := coupling.copies).any():  # one of two equal samples gives the other away
+        judges = coupling.without(np.flatnonzero(copies))
+        of_judges = estimate(judges)
+    rows = blocks.thinned(len(judges.X), max(targets.shape))
+    left_out = LeftOutSamples(
+        of_judges,
+        targets,
+        torch.tensor(judges.X[rows], dtype=torch.float32, device=place),
+        torch.tensor(judges.codes[rows], device=place),
+        joint=coupling.fixed_targets,
+    )
+    evidence = weigh(
+        left_out.density,
+        left_out.text,
+        np.log(prior),
+        judges.codes[rows],
+        width=targets.shape[1],
+        one_shot=coupling.one_shot,
+    )
+    model = replace(model, evidence=evidence)
+    classifier = model.classifier(targets, log_prior).to(torch.float32)
+    return model, classifier, left_out.scores(evidence)
 
 
 def leave_out(

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.linalg import vecdot
 
 from flowalign import path
-from flowalign.gaussian.field import GaussianField, log_t_density
+from flowalign.gaussian.field import GaussianField
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,8 @@ class LeaveOneOut:
         """Velocity, (m, d), at time ``t``, 0-dimensional; row i is a state of sample i."""
         t = t.clamp(max=1 - path.T_MIN)
         centres, inverse = self.field.centres(t), self._inverse(t)
-        weights = self._row_posterior(z, self._distances(z, centres, *inverse, 1 - t))
+        distances = self._distances(z, centres, *inverse, 1 - t)
+        weights = self._log_weights(t, z, distances).softmax(dim=1)
         # The field in another form, since S' = -2 / (1 - t) S + sigma^2 I: without the noise a
         # straight line to the expected target.
         velocity = torch.addmm(z, weights, self.field.targets, beta=-1).div_(1 - t)
@@ -99,13 +100,20 @@ class LeaveOneOut:
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights, (m, C), at positions ``x``, (m, d), in the feature space."""
-        z = self.rotate(x)
-        return self._row_posterior(z, self.distances(t.clamp(max=1 - path.T_MIN), z))
+        return self.log_weights(t, x).softmax(dim=1)
 
-    def _row_posterior(self, z: Tensor, distances: Tensor) -> Tensor:
-        tail = self.field.config["tail"]
-        density = distances.mul_(-0.5) if tail is None else log_t_density(distances, tail)
-        return self.field.class_weights(density, z)
+    def log_weights(self, t: Tensor, x: Tensor) -> Tensor:
+        """Logarithms of the class weights, (m, C), up to a number for each row."""
+        z, t = self.rotate(x), t.clamp(max=1 - path.T_MIN)
+        return self._log_weights(t, z, self.distances(t, z))
+
+    def middles(self, t: Tensor) -> Tensor:
+        """Middle of the classes in the model of each sample: (m, d)."""
+        shift = (1 - t) * self.shift.mean(dim=1, keepdim=True)
+        return self.field.centres(t).mean(dim=0) - shift * self.residuals
+
+    def _log_weights(self, t: Tensor, z: Tensor, distances: Tensor) -> Tensor:
+        return self.field.weigh(distances, z, self.middles(t))
 
     def _inverse(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inverse covariance of each row: 1 / width, (d,), and gain, (m,), times v v^T, (m, d)."""

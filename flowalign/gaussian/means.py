@@ -41,6 +41,10 @@ class MeansPosterior:
         uncertainty of the common mean.
     common : Tensor of shape (d,)
         Mean of the process, by generalised least squares.
+    common_covariance : Tensor of shape (C,)
+        Between it and each class mean, in units of :math:`\Sigma`.
+    common_variance : float
+        Its own.
     text_spread, residual_spread : float
         a and b: variance between classes that text explains, and that it does not.
     """
@@ -48,6 +52,8 @@ class MeansPosterior:
     means: Tensor
     covariance: Tensor
     common: Tensor
+    common_covariance: Tensor
+    common_variance: float
     text_spread: float
     residual_spread: float
 
@@ -88,8 +94,17 @@ def estimate_means(statistics: ClassStatistics, E: Tensor | None) -> tuple[Means
     gain = K[:, S] @ precision
     # What the process leaves of the common mean in each class, and with it of its uncertainty.
     left = 1 - gain.sum(dim=1)
-    covariance = K - gain @ K[S] + torch.outer(left, left) / weights.sum()
-    return MeansPosterior(common + gain @ (M - common), covariance, common, a, b), precision
+    variance = 1 / float(weights.sum())
+    posterior = MeansPosterior(
+        common + gain @ (M - common),
+        K - gain @ K[S] + torch.outer(left, left) * variance,
+        common,
+        left * variance,
+        variance,
+        a,
+        b,
+    )
+    return posterior, precision
 
 
 def _gram(statistics: ClassStatistics, E: Tensor | None) -> Tensor:

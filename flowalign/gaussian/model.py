@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowalign.calibration import CLIP_SCALE
 from flowalign.gaussian.covariance import Covariance, estimate_covariance
 from flowalign.gaussian.evidence import Evidence
 from flowalign.gaussian.field import GaussianField, log_t_density
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.means import MeansPosterior, estimate_means
+from flowalign.gaussian.novelty import with_unseen_class
+from flowalign.gaussian.posterior import ClassPosterior
 from flowalign.gaussian.statistics import ClassStatistics
 from flowalign.inputs import as_numpy
+from flowalign.sphere import CLIP_SCALE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,8 +63,8 @@ class GaussianModel:
     within : flowalign.gaussian.covariance.Covariance
         :math:`\Sigma`, by its eigenvectors ``basis`` (d, d) and eigenvalues ``variances`` (d,).
     evidence : flowalign.gaussian.evidence.Evidence or None
-        In a joint space, the weights of samples (``density``) and zero-shot classification
-        (``text``) in the velocity field; None where the density is the only evidence.
+        Weights of the samples (``density``) and, in a joint space, of the class embeddings
+        (``text``, ``centred_text``); None before they are weighed.
 
     Notes
     -----
@@ -128,24 +130,54 @@ class GaussianModel:
         Returns
         -------
         GaussianField
-            In float64. Without evidence it is the exact minimiser of the flow matching loss.
+            In float64. Unless text is evidence it is the exact minimiser of the flow matching loss.
         """
-        basis, design = self.within.basis, {}
-        if self.evidence is not None:
-            # The field runs at the temperature of the density: softer weights would let classes
-            # blend all along the flow. Dividing by beta leaves the order of the classes as weighed.
-            beta, tau = self.evidence
-            log_prior = log_prior / beta
-            design = {"text_weight": CLIP_SCALE * tau / beta, "tail": float(self.within.tail)}
-        return GaussianField(
+        if self.evidence is not None and self.evidence.heeds_text:
+            field = self.classifier(targets, log_prior).field
+            assert isinstance(field, GaussianField)
+        else:
+            basis, variances = self.within.basis, self.within.variances
+            field = GaussianField(
+                basis, variances, self.class_means.means @ basis, targets @ basis, log_prior
+            )
+        variances = field.variances.clamp_min(noise_std**2 / MAX_NOISE_RATIO)
+        return field.replace(variances=variances, noise_std=noise_std)
+
+    def classifier(self, targets: Tensor, log_prior: Tensor) -> ClassPosterior:
+        """Class probabilities of rows before they move, from density and text as weighed.
+
+        Parameters
+        ----------
+        targets : Tensor of shape (C, d)
+            Class embeddings; they count in a joint space only.
+        log_prior : Tensor of shape (C,)
+            Log-probabilities of the classes.
+
+        Raises
+        ------
+        ValueError
+            If the model has no evidence, which comes with a fit.
+        """
+        if self.evidence is None:
+            raise ValueError("The model has no evidence; a classifier needs some.")
+        # At the temperature of the density: softer weights would let classes blend all along a
+        # flow. Dividing by beta leaves the order of the classes as weighed.
+        beta, text, centred_text = self.evidence
+        basis = self.within.basis
+        field = GaussianField(
             basis,
-            self.within.variances.clamp_min(noise_std**2 / MAX_NOISE_RATIO),
+            self.within.variances,
             self.class_means.means @ basis,
             targets @ basis,
-            log_prior,
-            noise_std=noise_std,
-            **design,
+            log_prior / beta,
+            text_weight=CLIP_SCALE * text / beta,
+            centred_text_weight=CLIP_SCALE * centred_text / beta,
+            tail=float(self.within.tail),
         )
+        means = self.class_means
+        unseen = means.common_variance + means.text_spread + means.residual_spread
+        uncertainty = torch.cat([means.covariance.diagonal(), basis.new_full((1,), unseen)])
+        return ClassPosterior(field, beta, means.common @ basis, 1 + uncertainty)
 
     def without_each(self, field: GaussianField, x: Tensor, codes: Tensor) -> LeaveOneOut:
         """Twin of a field of this model, for samples that are left out of it one at a time.
@@ -225,6 +257,29 @@ class GaussianModel:
         norm -= (d * math.log(math.pi * tail) + float(variances.log().sum())) / 2
         return log_t_density(distances / widening, tail) - d / 2 * widening.log() + norm
 
+    def log_relative_density(self, X: ArrayLike | Tensor) -> Tensor:
+        """Log-density of the best class of new rows, over that of a class that is not known.
+
+        High for rows that look like a known class; below 0 those look less like any of these than
+        like one more. :mod:`flowalign.gaussian.novelty` has the equations.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            float64, on the device of the model.
+
+        Raises
+        ------
+        ValueError
+            If X is not of the width of the features, or not finite.
+        """
+        density = with_unseen_class(self).log_density(X)
+        return density[:, :-1].amax(dim=1) - density[:, -1]
+
     def to(self, device: torch.device) -> GaussianModel:
         """Move to a device; to the CPU instead of one that lacks float64."""
         place = torch.device("cpu") if device.type == "mps" else device
@@ -249,15 +304,16 @@ class GaussianModel:
             "class_means.means": (n_classes, width),
             "class_means.covariance": (n_classes, n_classes),
             "class_means.common": (width,),
+            "class_means.common_covariance": (n_classes,),
             "within.basis": (width, width),
             "within.variances": (width,),
         }
         numbers = {
-            "class_means.text_spread", "class_means.residual_spread", "within.divisor",
+            "class_means.common_variance", "class_means.text_spread", "class_means.residual_spread", "within.divisor",
             "within.tail", "within.single_share",
         }  # fmt: skip
         if "evidence.density" in state:
-            numbers |= {"evidence.density", "evidence.text"}
+            numbers |= {f"evidence.{name}" for name in Evidence._fields}
         if {name: np.shape(value) for name, value in state.items()} != shapes | dict.fromkeys(
             numbers, ()
         ):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from flowalign.fields.base import Fitted, Kind
+from flowalign.gaussian.fit import fit_model
 from flowalign.network.field import MLPField
 from flowalign.network.training import train
 from flowalign.parameters import is_auto
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from flowalign.coupling import Coupling
 
 # Of the defaults; docs/decisions/0003-defaults.md has the figures.
@@ -31,6 +34,7 @@ same at 4, for two trainings more; ``docs/decisions/0006-stop.md``."""
 def fit_network(
     coupling: Coupling,
     *,
+    prior: NDArray[Any],
     noise: float,
     n_blocks: int,
     hidden_dim: int | None,
@@ -42,7 +46,10 @@ def fit_network(
     device: str,
     verbose: int,
 ) -> Fitted:
-    """Train the network; without samples it stays untrained, and moves nothing."""
+    """Train the network, and estimate the model of the classes for its answers.
+
+    Without samples it stays untrained, and moves nothing.
+    """
     weight_seed, path_seed = seeds
     if is_auto(batch_size):
         batch_size = default_batch_size(len(coupling.X))
@@ -65,7 +72,7 @@ def fit_network(
         seed=path_seed,
         verbose=verbose,
     )
-    return Fitted(field, loss_curve)
+    return Fitted(field, loss_curve, *fit_model(coupling, prior, device))
 
 
 def default_hidden_dim(width: int) -> int:

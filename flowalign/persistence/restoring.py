@@ -92,6 +92,8 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
         left.take("field", dict), unread, n_classes, width
     )
     aligner.gaussian_model_ = _model(left, unread, n_classes, width)
+    aligner.class_prior_ = _class_probabilities(unread, n_classes)
+    aligner.support_scores_ = _support_scores(unread)
     aligner.loss_curve_ = _shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
     for key, (name, types) in FITTED.items():
         setattr(aligner, name, fitted.take(key, types))
@@ -190,10 +192,27 @@ def _map(left: _Keys, unread: dict[str, NDArray[Any]], width: int) -> Procrustes
     return ProcrustesMap(rotation, scale, source_mean, target_mean)
 
 
+def _class_probabilities(unread: dict[str, NDArray[Any]], n_classes: int) -> NDArray[Any]:
+    if "class_probabilities" not in unread:  # in format 1, which has no use for them
+        return np.full(n_classes, 1 / n_classes)
+    prior = _shaped(unread.pop("class_probabilities"), (n_classes,), np.float64)
+    if (prior <= 0).any() or (prior > 1).any():
+        raise ValueError("class_probabilities are none.")
+    return prior
+
+
+def _support_scores(unread: dict[str, NDArray[Any]]) -> NDArray[Any] | None:
+    if "support_scores" not in unread:
+        return None
+    return _shaped(unread.pop("support_scores"), (None,), np.float32)
+
+
 def _scores(unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | None:
     if "scores.n_steps" not in unread:
         return None
     n = unread["scores.n_steps"].size
+    if "scores.posterior_weight" not in unread:  # format 1 reads cosines alone
+        unread["scores.posterior_weight"] = np.zeros(n)
     return {k: _shaped(unread.pop(f"scores.{k}"), (n,), dtype) for k, dtype in SCORES.items()}
 
 

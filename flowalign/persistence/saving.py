@@ -84,6 +84,9 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         header["model"] = {name: part for name, part in parts.items() if not np.ndim(part)}
         arrays |= {f"model.{name}": part for name, part in parts.items() if np.ndim(part)}
     arrays["class_embeddings"] = aligner.class_embeddings_
+    arrays["class_probabilities"] = aligner.class_prior_
+    if aligner.support_scores_ is not None:
+        arrays["support_scores"] = aligner.support_scores_
     if aligner.embedding_map_ is not None:
         parts = vars(aligner.embedding_map_)
         header["map_scale"] = parts["scale"]

@@ -1,0 +1,75 @@
+"""What the model says of a row before it moves: which class, and whether any."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flowalign.gaussian.field import GaussianField
+from flowalign.gaussian.leave_one_out import LeaveOneOut
+from flowalign.gaussian.novelty import log_ratios
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPosterior:
+    r"""Calibrated class probabilities of features, and how much these look like any class.
+
+    Attributes
+    ----------
+    field : GaussianField or LeaveOneOut
+        Its weights at time 0 count; of the latter row i is sample i, in the model without it.
+    temperature : float
+        Inverse temperature :math:`\beta` of these weights.
+    unseen : Tensor of shape (d,)
+        Mean of a class that is not known, in the coordinates of the field.
+    widening : Tensor of shape (C + 1,)
+        Variance of a new row of each class, and of an unseen one, in units of the covariance.
+    """
+
+    field: GaussianField | LeaveOneOut
+    temperature: float
+    unseen: Tensor
+    widening: Tensor
+
+    def log_proba(self, x: Tensor) -> Tensor:
+        """Log-probabilities, (n, C), of features ``x``, (n, d)."""
+        return (self.temperature * self.field.log_weights(x.new_zeros(()), x)).log_softmax(dim=1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """How much more features, (n, d), look like a known class than like none: (n,)."""
+        field, start = self.field, x.new_zeros(())
+        assert isinstance(field, GaussianField)
+        z = field.rotate(x)
+        centres = torch.cat([field.means, self.unseen[None]])
+        distances = field.distances(z, centres, field.variance(start))
+        tail = field.config["tail"]
+        said = log_ratios(distances, self.widening, tail, x.shape[1])
+        best = field.add_text(said, z, field.means.mean(dim=0)).amax(dim=1)
+        # Not less what all classes share: here it tells rows apart.
+        return self.temperature * (best + field.config["text_weight"] * field.common_cosines(z))
+
+    def left_out(self, twin: LeaveOneOut) -> ClassPosterior:
+        """Return the same for the samples of a twin, each left out of the model.
+
+        The twin is of a field of the same model, in the same dtype.
+        """
+        assert isinstance(self.field, GaussianField)
+        return replace(self, field=replace(twin, field=self.field))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the features."""
+        return self.unseen.dtype
+
+    def to(self, place: torch.device | torch.dtype) -> ClassPosterior:
+        """Return a copy on a device or in a dtype."""
+        assert isinstance(self.field, GaussianField)
+        return ClassPosterior(
+            copy.deepcopy(self.field).to(place),  # type: ignore[arg-type]
+            self.temperature,
+            self.unseen.to(place),
+            self.widening.to(place),
+        )
