@@ -13,7 +13,7 @@ from flowalign import inputs, parameters
 from flowalign.coupling import Coupling
 from flowalign.embedding_forms import classes_of
 from flowalign.equal_embeddings import shadowed_names, warn_of_equal_names
-from flowalign.feature_scale import warn_of_scales
+from flowalign.feature_scale import warn_of_loud_column
 from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
@@ -50,8 +50,6 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
         coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
-        If features share a large offset, centre them or set ``noise=0``; otherwise the noise is
-        wider than the classes, of which ``fit`` warns in a joint space.
     n_steps : "auto" or int, default="auto"
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
         at time 0.5 unless held-out samples clearly speak for another step. Read when predicting:
@@ -301,7 +299,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
             validation_set = rows, np.searchsorted(classes, labels)
         coupling = Coupling.by_class(X, codes, E, self.joint)
-        warn_of_scales(coupling, noise=self.noise, normalize=self.normalize)
+        if self.normalize:
+            warn_of_loud_column(coupling.X, coupling.codes)
         del X  # of many samples no second copy should stay
         counts = np.bincount(codes, minlength=len(classes))
         warn_of_equal_names(classes, E, counts)

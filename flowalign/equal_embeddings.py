@@ -16,7 +16,7 @@ TOLERANCE = 1e-6  # of the largest entry of an embedding: what rounding leaves o
 
 
 def equal_groups(E: NDArray[Any]) -> list[NDArray[np.intp]]:
-    """Groups, of two or more, of class embeddings, (C, e), that are equal but for rounding.
+    """Group class embeddings, (C, e), that are equal but for rounding; no group of one.
 
     >>> [group.tolist() for group in equal_groups(np.array([[0.0, 1], [1, 0], [0, 1]]))]
     [[0, 2]]
@@ -32,7 +32,7 @@ def equal_groups(E: NDArray[Any]) -> list[NDArray[np.intp]]:
 
 
 def shadowed_names(E: NDArray[Any] | None, counts: NDArray[Any]) -> NDArray[np.bool_]:
-    """Classes without samples whose embedding is that of a class with samples, (C,).
+    """Find classes without samples whose embedding is that of a class with samples: (C,).
 
     Nothing speaks for one of them that does not speak for its twin.
     """

@@ -1,4 +1,4 @@
-"""Scales of features that ``fit`` warns of: a loud coordinate, noise wider than the classes."""
+"""A coordinate so loud that it drowns the others, of which ``fit`` warns."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from flowalign import blocks, path
+from flowalign import blocks
 from flowalign.spaces import class_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowalign.coupling import Coupling
-
 LOUD_SHARE, LOUD_WIDTH = 0.5, 16
 """Share of one coordinate in the variance within classes above which ``fit`` warns, and the width
 from which on. Features of encoders have 0.03 at most, on thirteen sets."""
-
-WIDE_NOISE = 6.0
-"""Ratio of the noise to the deviation within classes above which ``fit`` warns in a joint space. At
-the default noise features of encoders have 0.4 to 2.3, on thirteen sets; from 18 on a common part
-of the features hides the classes."""
 
 
 def within_variances(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.float64]:
@@ -43,34 +35,17 @@ def loudest(variances: NDArray[Any]) -> tuple[int, float]:
     return column, float(variances[column] / (variances.sum() or 1))
 
 
-def noise_ratio(X: NDArray[Any], variances: NDArray[Any], noise: float) -> float:
-    """Return how many times wider the noise is than a class; 0 if classes have no width."""
-    spread = float(np.sqrt(variances.mean()))
-    return noise * path.rms(torch.as_tensor(X)) / spread if spread else 0.0
-
-
-def warn_of_scales(coupling: Coupling, *, noise: float, normalize: bool) -> None:
-    """Warn ``fit`` of features whose scale takes from the classes what tells them apart."""
-    X = coupling.X
-    may_be_loud = normalize and X.shape[1] >= LOUD_WIDTH
-    if not len(X) or not (may_be_loud or coupling.fixed_targets):
+def warn_of_loud_column(X: NDArray[Any], codes: NDArray[Any]) -> None:
+    """Warn ``fit`` of features, (n, d), of which one drowns the others in rows of length 1."""
+    if not len(X) or X.shape[1] < LOUD_WIDTH:
         return
-    variances = within_variances(X, coupling.codes)
-    column, share = loudest(variances)
-    if may_be_loud and share > LOUD_SHARE:
-        _warn(
+    column, share = loudest(within_variances(X, codes))
+    if share > LOUD_SHARE:
+        warnings.warn(
             f"Column {column} of X has {share:.0%} of the variance of all "
             f"{X.shape[1]} columns: rows scaled to length 1 have little left of the others. Unless "
             "that is meant, bring the columns to a common scale first, "
-            "make_pipeline(StandardScaler(), aligner), or drop that one."
+            "make_pipeline(StandardScaler(), aligner), or drop that one.",
+            UserWarning,
+            stacklevel=3,  # whoever called fit
         )
-    ratio = noise_ratio(X, variances, noise) if coupling.fixed_targets else 0.0
-    if ratio > WIDE_NOISE:
-        _warn(
-            f"The features of X have much in common: noise={noise:g} is {ratio:.0f} times as wide "
-            "as their classes, which it may hide. Centre X, or set noise=0."
-        )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)  # whoever called fit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters, sphere
+from flowalign.solved_rows import SolvedRows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -26,43 +27,6 @@ if TYPE_CHECKING:
 
 # Of features that are not normalised: the field is float32, and variances are squares.
 LARGEST = 1e18
-
-
-class Block(NamedTuple):
-    """Some rows, and where a flow has carried them.
-
-    Attributes
-    ----------
-    start : int
-        Number of the first row.
-    dtype : numpy.dtype
-        What results should have.
-    x : Tensor of shape (rows, d)
-        The (normalised) features.
-    field : VelocityField
-        In the dtype of the rows.
-    states : Tensor of shape (1 or more, rows, d)
-        In the coordinates of the field; the last is that at the stop.
-    moved : bool
-        Whether there was a step.
-    """
-
-    start: int
-    dtype: np.dtype[Any]
-    x: Tensor
-    field: VelocityField
-    states: Tensor
-    moved: bool
-
-    @property
-    def last(self) -> Tensor:
-        """State at the stop, in the feature space."""
-        return self.field.rotate_back(self.states[-1]) if self.moved else self.x
-
-    @property
-    def all(self) -> Tensor:
-        """Every state, in the feature space; the first is as it came, free of any rounding."""
-        return torch.stack([self.x, *(self.field.rotate_back(z) for z in self.states[1:])])
 
 
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -101,7 +65,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n, d)
             In the feature space, not normalised again.
         """
-        return self._at_stop(X, lambda block: block.last)
+        return self._at_stop(X, lambda rows: rows.last)
 
     def trajectory(self, X: ArrayLike) -> NDArray[Any]:
         """Every state from the (normalised) features to the stop.
@@ -163,28 +127,28 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return self.n_features_in_
 
     def _at_stop(
-        self, X: ArrayLike, read_out: Callable[[Block], Tensor], n_steps: int | None = None
+        self, X: ArrayLike, read: Callable[[SolvedRows], Tensor], n_steps: int | None = None
     ) -> NDArray[Any]:
-        """Read something out of the states at the stop time, or after some steps, block by block."""
+        """Read something out of every row at the stop, or after a number of steps."""
         features, zeros_allowed = self._check_X(X)
         n_steps = self.n_steps_ if n_steps is None else n_steps
         result = np.empty(0)
-        for block in self._blocks(features, zeros_allowed, n_steps, last_only=True):
-            values = read_out(block).cpu().numpy()
-            if block.start == 0:
-                dtype = block.dtype if values.dtype.kind == "f" else values.dtype
+        for rows in self._solve(features, zeros_allowed, n_steps, last_only=True):
+            values = read(rows).cpu().numpy()
+            if rows.start == 0:
+                dtype = rows.dtype if values.dtype.kind == "f" else values.dtype
                 result = np.empty((len(features), *values.shape[1:]), dtype)
-            result[block.start : block.start + len(values)] = values
+            result[rows.start : rows.start + len(values)] = values
         return result
 
     def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
         features, zeros_allowed = self._check_X(X)
         result = np.empty(0)
-        for block in self._blocks(features, zeros_allowed, n_steps, last_only=False):
-            states = block.all
-            if block.start == 0:
-                result = np.empty((len(states), *features.shape), block.dtype)
-            result[:, block.start : block.start + states.shape[1]] = states.cpu().numpy()
+        for rows in self._solve(features, zeros_allowed, n_steps, last_only=False):
+            states = rows.trajectory
+            if rows.start == 0:
+                result = np.empty((len(states), *features.shape), rows.dtype)
+            result[:, rows.start : rows.start + states.shape[1]] = states.cpu().numpy()
         return result
 
     def _check_X(self, X: Any) -> tuple[NDArray[Any], bool]:
@@ -222,32 +186,37 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return sphere.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
 
     @torch.inference_mode()
-    def _blocks(
+    def _solve(
         self, features: NDArray[Any], zeros_allowed: bool, n_steps: int, *, last_only: bool
-    ) -> Iterator[Block]:
+    ) -> Iterator[SolvedRows]:
         """Solve for a bounded number of rows at a time, whatever the number of all."""
-        field = self.velocity_field_
+        field, classifier = self.velocity_field_, self._classifier
         row_size = max(len(self.classes_), field.row_size)
         device = torch.device(self.device_).type
         rows = blocks.state_rows(row_size * features.dtype.itemsize, device)
         times = ode.grid(n_steps, self.step_size)
-        for block_rows in blocks.slices(len(features), rows):
-            start = block_rows.start
-            part = self._normalized(
-                features[block_rows], self._normalize, zeros_allowed, "X", start
-            )
-            block = self._tensor(part)
-            if block.dtype == torch.float64 and field is self.velocity_field_:
-                field = copy.deepcopy(field).double()
-            states = block[None]
+        targets = goals = None
+        for block in blocks.slices(len(features), rows):
+            start = block.start
+            part = self._normalized(features[block], self._normalize, zeros_allowed, "X", start)
+            x = self._tensor(part)
+            if targets is None or goals is None:
+                if x.dtype == torch.float64:
+                    field = copy.deepcopy(field).double()
+                    classifier = classifier and classifier.to(x.dtype)
+                targets = self._tensor(self.class_embeddings_).to(x.dtype)
+                goals = field.rotate(targets)
+            states = x[None]
             if n_steps:
-                states = ode.solve(field, block, times, self.solver, last_only=last_only)
+                states = ode.solve(field, x, times, self.solver, last_only=last_only)
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
                     "fewer steps, or bring the features to a common scale."
                 )
-            yield Block(start, part.dtype, block, field, states, n_steps > 0)
+            yield SolvedRows(
+                start, part.dtype, x, states, n_steps > 0, field, targets, goals, classifier
+            )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         """Copy to the device; float64 stays float64 on the CPU only."""
@@ -255,7 +224,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
 
     def _make_classifier(self) -> ClassPosterior | None:
-        """What the model says of rows before they move, in float32 on the device of the field.
+        """Make what the model says of rows before they move, in float32, where the field is.
 
         It follows from what is fitted, so that it is neither pickled nor stored.
         """

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowalign import blocks, ode
 from flowalign.coupling import Coupling
+from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.sphere import contrasts
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class HeldOut:
 
     @torch.inference_mode()
     def log_proba(self) -> NDArray[np.floating[Any]] | None:
-        """Log-probabilities of the classes before they move, (m, C), by the model if there is one."""
-        return self.classifier and self.classifier.log_proba(self.x).cpu().numpy()
+        """Log-probabilities of the classes before they move, (m, C), if there is a model."""
+        return None if self.classifier is None else self.classifier.log_proba(self.x).cpu().numpy()
 
 
 def hold_out(
@@ -153,7 +154,9 @@ def _leave_one_out(
         if len(rows):
             x, goals = (_placed(array, fitted.field) for array in (coupling.X[rows], targets))
             flow = leave_out(fitted, coupling, rows, goals)
-            classifier = fitted.classifier and fitted.classifier.left_out(flow)
+            classifier = None
+            if fitted.classifier is not None and isinstance(flow, LeaveOneOut):
+                classifier = fitted.classifier.left_out(flow)
             parts.append(HeldOut(flow, x, coupling.codes[rows], goals, classifier))
     return parts
 

@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from flowalign import inputs, ode, parameters, sphere, stopping
-from flowalign.flow_transformer import Block, FlowTransformer
+from flowalign.flow_transformer import FlowTransformer
 from flowalign.held_out import NO_SAMPLES
+from flowalign.solved_rows import SolvedRows
 from flowalign.stopping import ReadOut
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
             Labels out of `classes_`, the first of equal ones; or `unknown_label`, if there is one,
             for rows whose :meth:`score_samples` is below `unknown_threshold_`.
         """
-        scores, refused = self._scores(self._read_out(scaled=False)), self._refused()
-        codes = self._at_stop(X, lambda block: refused(block.x, scores(block).argmax(dim=1)))
+        read_out = self._read_out(scaled=False)
+        codes = self._at_stop(X, lambda rows: self._codes(rows, self._scores(rows, read_out)))
         return self._labels(codes)
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
@@ -72,8 +73,12 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         """
         read_out = self._read_out()
         two = len(self.classes_) == 2
-        of = self._scores(read_out, common=not two)
-        scores = self._at_stop(X, lambda block: read_out.logit_scale * of(block))
+
+        def read(rows: SolvedRows) -> Tensor:
+            scores = self._scores(rows, read_out)
+            return read_out.logit_scale * (scores if two else scores + rows.common_cosine())
+
+        scores = self._at_stop(X, read)
         return scores[:, 1] - scores[:, 0] if two else scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -90,8 +95,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
             Rows sum to one; columns follow `classes_`.
         """
         read_out = self._read_out()
-        of = self._scores(read_out)
-        return self._at_stop(X, lambda block: (read_out.logit_scale * of(block)).softmax(dim=1))
+        return self._at_stop(X, lambda rows: self._proba(rows, read_out))
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """How much each row looks like any known class, rather than like none of them.
@@ -115,8 +119,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         --------
         flowalign.gaussian.GaussianModel.log_relative_density : The ratio alone.
         """
-        score = self._score()
-        return self._at_stop(X, lambda block: score(block.x), n_steps=0)
+        return self._at_stop(X, lambda rows: rows.scores, n_steps=0)
 
     def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the predicted labels after 0, 1, 2, ... steps.
@@ -130,9 +133,13 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         ------
         ndarray of shape (n,)
         """
-        refused = self._refused()
-        for block, scores in self._staged(X, scaled=False):
-            yield self._labels(refused(block.x, scores.argmax(dim=1)).cpu().numpy())
+        check_is_fitted(self)
+        parameters.check_unknown_label(self.unknown_label, self.classes_)
+
+        def read(rows: SolvedRows, read_out: ReadOut, step: int) -> Tensor:
+            return self._codes(rows, self._scores(rows, read_out, step))
+
+        yield from map(self._labels, self._staged(X, read, scaled=False))
 
     def staged_predict_proba(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
         """Yield the class probabilities after 0, 1, 2, ... steps.
@@ -146,8 +153,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         ------
         ndarray of shape (n, C)
         """
-        for block, scores in self._staged(X):
-            yield scores.softmax(dim=1).cpu().numpy().astype(block.dtype)
+        yield from self._staged(X, self._proba, scaled=True)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of right predictions.
@@ -183,6 +189,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
     def _read_out(self, *, scaled: bool = True) -> ReadOut:
         check_is_fitted(self)
         parameters.check_predict_parameters(self.get_params(deep=False))
+        parameters.check_unknown_label(self.unknown_label, self.classes_)
         return self._read_out_at(self.stop_time_, scaled=scaled)
 
     def _read_out_at(self, time: float, *, scaled: bool = True) -> ReadOut:
@@ -199,7 +206,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
                     "calibrated. Fit again, or set a number."
                 )
         found = stopping.read_out_at(time, self.stop_scores_, otherwise)
-        return found if automatic else found._replace(logit_scale=self.logit_scale)
+        if automatic:
+            return found
+        return found._replace(logit_scale=self.logit_scale)  # type: ignore[arg-type]
 
     @property
     def unknown_threshold_(self) -> float:
@@ -209,84 +218,44 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
             return -np.inf
         return float(np.quantile(self.support_scores_, self.unknown_rate))
 
-    def _scores(self, read_out: ReadOut, *, common: bool = False) -> Callable[[Block], Tensor]:
-        """What reads scores, (n, C) and not yet scaled, out of a block.
+    def _scores(self, rows: SolvedRows, read_out: ReadOut, step: int = -1) -> Tensor:
+        """Scores of the classes after a step, (n, C), not yet scaled, less their common part.
 
-        What all classes have in common changes neither labels nor probabilities, and would take the
-        digits of what they do not: it is left out unless asked for.
+        This changes neither labels nor probabilities, and would take the digits of what does.
         """
-        weight = read_out.posterior_weight
-        log_proba = self._before("log_proba") if weight else None
-
-        def scores(block: Block) -> Tensor:
-            x, goals = block.x, self._targets(block.x)
-            if block.moved:  # cosines are the same in the coordinates of the field
-                x, goals = block.states[-1], block.field.rotate(goals)
-            result = sphere.contrasts(x, goals)
-            if common:
-                mean = sphere.directions(goals).mean(dim=0)
-                result += (sphere.directions(x) @ mean)[:, None]
-            return result if log_proba is None else result + weight * log_proba(block.x)
-
+        scores = rows.contrasts(step)
+        if read_out.posterior_weight:
+            scores.add_(rows.log_proba, alpha=read_out.posterior_weight)
         return scores
 
-    def _before(self, method: str) -> Callable[[Tensor], Tensor]:
-        """What the model of the classes says of rows before they move, in any dtype."""
-        classifier = self._classifier
-        assert classifier is not None
+    def _proba(self, rows: SolvedRows, read_out: ReadOut, step: int = -1) -> Tensor:
+        return (read_out.logit_scale * self._scores(rows, read_out, step)).softmax(dim=1)
 
-        def say(x: Tensor) -> Tensor:
-            nonlocal classifier
-            if classifier.dtype != x.dtype:
-                classifier = classifier.to(x.dtype)
-            return getattr(classifier, method)(x)
-
-        return say
-
-    def _score(self) -> Callable[[Tensor], Tensor]:
-        """What tells how much rows, (n, d), look like any known class, (n,)."""
-        check_is_fitted(self)
-        if self._classifier is not None:
-            return self._before("score")
-
-        def largest_cosine(x: Tensor) -> Tensor:
-            cosines = sphere.cosine_similarities(x, self._targets(x))
-            return sphere.CLIP_SCALE * cosines.amax(dim=1)
-
-        return largest_cosine
-
-    def _refused(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """What makes the codes of rows that look like no class -1, if these have a label."""
-        check_is_fitted(self)
-        parameters.check_unknown_label(self.unknown_label, self.classes_)
+    def _codes(self, rows: SolvedRows, scores: Tensor) -> Tensor:
+        """Classes of the best scores; -1 for rows like no class, if these have a label."""
+        codes = scores.argmax(dim=1)
         if self.unknown_label is None:
-            return lambda _, codes: codes
-        score, threshold = self._score(), self.unknown_threshold_
-        return lambda x, codes: torch.where(score(x) < threshold, -1, codes)
+            return codes
+        return torch.where(rows.scores < self.unknown_threshold_, -1, codes)
 
     def _labels(self, codes: NDArray[np.int64]) -> NDArray[Any]:
         if self.unknown_label is None:
             return self.classes_[codes]
         return np.concatenate([self.classes_, np.array([self.unknown_label])])[codes]
 
-    def _targets(self, x: Tensor) -> Tensor:
-        return self._tensor(self.class_embeddings_).to(x.dtype)
-
-    @torch.inference_mode()
     def _staged(
-        self, X: ArrayLike, *, scaled: bool = True
-    ) -> Iterator[tuple[Block, Tensor]]:
-        """Yield states, and scaled scores, after 0, 1, 2, ... steps."""
-        log_proba = None
-        for k, state in enumerate(self.staged_transform(X)):
-            read_out = self._read_out_at(ode.grid(k, self.step_size)[-1], scaled=scaled)
-            x = self._tensor(state)
-            if k == 0:
-                first = x
-            scores = sphere.contrasts(x, self._targets(x))
-            if read_out.posterior_weight:
-                if log_proba is None:
-                    log_proba = self._before("log_proba")(first)
-                scores.add_(log_proba, alpha=read_out.posterior_weight)
-            block = Block(0, state.dtype, first, self.velocity_field_, x[None], False)
-            yield block, read_out.logit_scale * scores
+        self, X: ArrayLike, read: Callable[[SolvedRows, ReadOut, int], Tensor], *, scaled: bool
+    ) -> Iterator[NDArray[Any]]:
+        """Read something out of every row after 0, 1, 2, ... steps."""
+        features, zeros_allowed = self._check_X(X)
+        n_steps = ode.max_steps(self.step_size)
+        times = [ode.grid(k, self.step_size)[-1] for k in range(n_steps + 1)]
+        read_outs = [self._read_out_at(time, scaled=scaled) for time in times]
+        stages: list[list[NDArray[Any]]] = [[] for _ in times]
+        for rows in self._solve(features, zeros_allowed, n_steps, last_only=False):
+            for step, (stage, read_out) in enumerate(zip(stages, read_outs, strict=True)):
+                values = read(rows, read_out, step).cpu().numpy()
+                stage.append(
+                    values.astype(rows.dtype if values.dtype.kind == "f" else values.dtype)
+                )
+        yield from map(np.concatenate, stages)

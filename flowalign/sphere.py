@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 CLIP_SCALE = 100.0
-"""Inverse temperature of the cosines at which CLIP was trained; that of zero-shot classification."""
+"""Inverse temperature of cosines at which CLIP was trained; that of zero-shot classification."""
 
 
 def unit_rows(

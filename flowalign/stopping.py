@@ -154,9 +154,7 @@ def _read_out(
     return choice, loss, scores.argmax(axis=1) == codes
 
 
-def read_out_at(
-    time: float, scores: dict[str, NDArray[Any]] | None, otherwise: ReadOut
-) -> ReadOut:
+def read_out_at(time: float, scores: dict[str, NDArray[Any]] | None, otherwise: ReadOut) -> ReadOut:
     """How the answer is read out at a time, between what is best at the candidates.
 
     Where nobody was held out there are no scores, and it is `otherwise`.

@@ -7,10 +7,10 @@ from scipy.stats import ortho_group
 from flowalign import path
 from flowalign.gaussian import GaussianField
 from flowalign.gaussian.covariance import estimate_covariance
-from flowalign.gaussian.field import log_t_density
 from flowalign.gaussian.means import estimate_means
 from flowalign.gaussian.statistics import ClassStatistics
-from flowalign.sphere import cosine_similarities
+
+DESIGN = ("text_weight", "centred_text_weight", "tail")
 
 
 class Model:
@@ -36,7 +36,7 @@ class Model:
             basis, values["variances"], values["means"] @ basis, values["targets"] @ basis,
             np.log(values["prior"]),
         )  # fmt: skip
-        options = {k: v for k, v in changes.items() if k in ("text_weight", "tail")}
+        options = {k: v for k, v in changes.items() if k in DESIGN}
         return GaussianField(
             *(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays),
             noise_std=noise_std,
@@ -119,10 +119,3 @@ def refit_without(X, codes, E, i):
     ridge = np.trace(W) / (n - 1)
     mu, W = model(np.delete(np.arange(n), i))
     return mu, (W + ridge * np.eye(d)) / held.divisor
-
-
-def witnesses(left_out, x, tail):
-    """What samples and text say of left-out samples, each (m, C)."""
-    z = left_out.rotate(x)
-    samples = log_t_density(left_out.distances(z.new_zeros(()), z), float(tail))
-    return samples, 100 * cosine_similarities(z, left_out.field.targets)

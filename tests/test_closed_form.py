@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gaussian_toy import witnesses
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner, ode
 from flowalign.coupling import Coupling
 from flowalign.gaussian.evidence import Evidence, weigh
 from flowalign.gaussian.fit import KIND, fit_gaussian
+from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import MAX_NOISE_RATIO
 
 ZERO = torch.tensor(0.0)
@@ -133,16 +133,32 @@ def test_priors_and_text_are_weighed_by_the_evidence():
     E = np.random.default_rng(2).normal(size=(4, 5))
     prior = np.array([0.1, 0.2, 0.3, 0.4])
     found = fitted(X, codes, E, embeddings=E, joint=True, prior=prior)
-    model, log_prior = replace(found.model, evidence=None), torch.tensor(prior).log()
-    x, y = torch.tensor(X), torch.tensor(codes)
-    left_out = model.without_each(model.field(torch.tensor(E), log_prior), x, y)
-    samples, text = witnesses(left_out, x, found.field.config["tail"])
-    beta, tau = weigh(samples, text, log_prior, y)
-    assert found.model.evidence == pytest.approx((beta, tau))
-    assert found.field.config["text_weight"] == pytest.approx(100 * tau / beta)
-    torch.testing.assert_close(found.field.log_prior, (log_prior / beta).float())
-    left_out = twin(found, X, codes, E)
-    assert left_out.field.config == found.field.config
+    model, targets = replace(found.model, evidence=None), torch.tensor(E)
+    said = LeftOutSamples(
+        model, targets, torch.tensor(X).float(), torch.tensor(codes), joint=True
+    )  # fmt: skip
+    weights = weigh(said.density, said.text, np.log(prior), codes, width=5, one_shot=False)
+    assert found.model.evidence == pytest.approx(weights)
+    beta, text, centred_text = weights
+    assert found.field.config["text_weight"] == pytest.approx(100 * text / beta)
+    assert found.field.config["centred_text_weight"] == pytest.approx(100 * centred_text / beta)
+    torch.testing.assert_close(found.field.log_prior, torch.tensor(np.log(prior) / beta).float())
+    assert twin(found, X, codes, E).field.config == found.field.config
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_copies_of_samples_are_no_witnesses_of_one_another(joint):
+    """Were they, each would be known by its copy, and the density believed without bound."""
+    X, codes = gaussian_classes(n_shots=6, separation=0.3)
+    E = np.random.default_rng(2).normal(size=(4, 5))
+    order = np.repeat(np.arange(len(X)), 2)  # copies come one after the other
+    once, twice = (
+        fitted(X[rows], codes[rows], E, embeddings=E, joint=joint)
+        for rows in (np.arange(len(X)), order)
+    )
+    assert twice.model.evidence == once.model.evidence
+    np.testing.assert_array_equal(twice.support_scores, once.support_scores)
+    assert twice.model.statistics.n == 2 * once.model.statistics.n
 
 
 @pytest.mark.parametrize(("n_classes", "n_weighed"), [(4, 20), (25, 4)])
@@ -150,14 +166,17 @@ def test_many_samples_are_thinned_before_they_are_weighed(n_classes, n_weighed, 
     """By the widest array: as many columns as features, or as classes, if these are more."""
     monkeypatch.setattr("flowalign.blocks.MAX_HELD_OUT_ENTRIES", 100)
     seen = []
-    monkeypatch.setattr(
-        "flowalign.gaussian.fit.weigh",
-        lambda samples, text, log_prior, codes: seen.append(samples) or Evidence(0.1, 1.0),
-    )
+
+    def record(density, *_, **__):
+        seen.append(density)
+        return Evidence(0.1, 1.0, 1.0)
+
+    monkeypatch.setattr("flowalign.gaussian.fit.weigh", record)
     X, codes = gaussian_classes(n_shots=30)
     E = np.random.default_rng(2).normal(size=(n_classes, 5))
-    fit(X, codes, E, embeddings=E, joint=True)
-    assert len(seen[0].unique(dim=0)) == n_weighed
+    scores = fitted(X, codes, E, embeddings=E, joint=True).support_scores
+    assert len(np.unique(seen[0], axis=0)) == n_weighed
+    assert len(scores) == n_weighed
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

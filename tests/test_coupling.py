@@ -5,7 +5,7 @@ import pytest
 
 from flowalign import spaces
 from flowalign.coupling import Coupling
-from flowalign.held_out import folds, is_one_shot, removable
+from flowalign.held_out import folds, removable
 
 rng = np.random.default_rng(0)
 E = rng.normal(size=(6, 4))
@@ -62,7 +62,7 @@ def test_every_class_keeps_a_sample_outside_of_each_fold(counts):
 
 def test_folds_of_a_one_shot_set_hold_out_classes():
     pairs = coupling([1] * 6)
-    assert is_one_shot(pairs)
+    assert pairs.one_shot
     assert sorted(map(len, folds(pairs))) == [1, 1, 2, 2]
     assert len(pairs.without(folds(pairs)[0]).targets) == 6
     assert folds(coupling([1] * 6, E=None)) == []  # nothing says where their classes are
@@ -94,7 +94,7 @@ def test_copies_are_held_out_together():
         assert not inside & outside
         assert set(np.delete(repeated.codes, fold)) == set(range(6))
     twice = Coupling.by_class(np.repeat(X1, 2, axis=0), np.repeat(np.arange(6), 2), E, False)
-    assert is_one_shot(twice)
+    assert twice.one_shot
     assert sorted(map(len, folds(twice))) == [2, 2, 4, 4]
 
 
@@ -165,16 +165,16 @@ def test_folds_of_large_classes_are_equal_and_mixed():
 
 def test_a_sample_without_another_of_its_class_stays():
     pairs = coupling([1, 3, 1, 2])
-    assert not is_one_shot(pairs)
+    assert not pairs.one_shot
     assert sorted(pairs.codes[removable(pairs)]) == [1, 1, 1, 3, 3]
     one_shot = coupling([1, 1, 1, 1])
     assert removable(one_shot).tolist() == [0, 1, 2, 3]
 
 
 def test_one_class_with_two_samples_that_differ_ends_one_shot():
-    assert is_one_shot(coupling([1] * 6))
-    assert not is_one_shot(coupling([2] * 6))
-    assert not is_one_shot(coupling([1, 1, 2, 1, 1, 1]))
+    assert coupling([1] * 6).one_shot
+    assert not coupling([2] * 6).one_shot
+    assert not coupling([1, 1, 2, 1, 1, 1]).one_shot
 
 
 @pytest.mark.parametrize("joint", [True, False])

@@ -123,8 +123,11 @@ def test_class_names_may_be_words_for_labels():
 
 
 def test_the_same_name_twice_is_one_class():
-    table = CallableEncoder(read_numbers, count_letters).class_embeddings(["a", "b", "a"])
+    encoder = CallableEncoder(read_numbers, count_letters)
+    with pytest.warns(UserWarning, match="class_names lists 'a' more than once"):
+        table = encoder.class_embeddings(["a", "b", "a"])
     assert len(table.labels) == 2
+    encoder.class_embeddings({0: "a", 1: "b", 2: "a"})  # three classes, as was said
 
 
 def test_clones_and_pickles_are_alike(files, tmp_path):

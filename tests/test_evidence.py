@@ -3,71 +3,38 @@
 import numpy as np
 import pytest
 import torch
-from gaussian_toy import refit_without, witnesses
+from gaussian_toy import refit_without
 from scipy.optimize import minimize
-from scipy.special import logsumexp
-from sklearn.metrics.pairwise import cosine_similarity
+from scipy.special import log_softmax
 
-from flowalign.gaussian.evidence import PRIOR_MEDIAN, weigh
+from flowalign.gaussian.evidence import ONE_SHOT_SHAPE, Evidence, weigh
+from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
 from flowalign.gaussian.statistics import ClassStatistics
 
 
-def test_calibration_recovers_the_weights_that_made_the_labels():
-    rng = np.random.default_rng(0)
-    samples, text = 30 * rng.normal(size=(2, 20_000, 6))
-    text /= 10
-    scores = 0.05 * samples + 0.6 * text
-    y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-    beta, tau = weigh(*map(torch.from_numpy, (samples, text, np.zeros(6), y)))
-    assert beta == pytest.approx(0.05, rel=0.05)
-    assert tau == pytest.approx(0.6, rel=0.05)
+def cosines(A, B):
+    A, B = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (A, B))
+    return A @ B.T
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 12])
-@pytest.mark.parametrize("reach", [1.0, 30.0])
-def test_the_weights_are_the_stated_maximum(n_classes, reach, joint):
-    """Against a plain minimisation of the penalised loss of the left-out samples.
-
-    These are at the start of the flow: how far away the targets are does not matter yet.
-    """
-    X, codes, targets = joint
-    kept = codes < n_classes
-    X, codes, targets = X[kept], codes[kept], reach * targets[:n_classes]
-    noisy = X + 0.3 * np.random.default_rng(0).normal(size=X.shape)
-    prior = np.random.default_rng(1).dirichlet(np.full(n_classes, 3.0))
-    found = weights(noisy, codes, targets, torch.tensor(prior).log())
-    X, y, E = torch.from_numpy(noisy), torch.from_numpy(codes), torch.from_numpy(targets)
-    squares = []
-    for i, x in enumerate(noisy):
-        mu, covariance = refit_without(X, y, E, i)
-        squares.append(np.einsum("cd,de,ce->c", x - mu, np.linalg.inv(covariance), x - mu))
-    distances = np.stack(squares)
-    tail = len(X) - 1 + X.shape[1]
-    samples = -tail / 2 * np.log1p(distances / tail)
-    text = 100 * cosine_similarity(noisy, targets)
-
-    def loss(log_weights):
-        beta, tau = PRIOR_MEDIAN * np.exp(log_weights[0]), np.exp(log_weights[1])
-        scores = beta * samples + tau * text + np.log(prior)
-        log_p = scores - logsumexp(scores, axis=1, keepdims=True)
-        return -log_p[np.arange(len(y)), codes].sum() + np.square(log_weights).sum() / 2
-
-    best = minimize(loss, [0.5, -0.5], method="Nelder-Mead", options={"fatol": 1e-9}).x
-    expected = PRIOR_MEDIAN * np.exp(best[0]), np.exp(best[1])
-    np.testing.assert_allclose(found, expected, rtol=0.01)
-    assert np.abs(best).max() > 0.1  # not where the search starts
+def left_out(X, codes, targets, rows=None, *, joint=True):
+    """What a model says of its samples, or of some of them."""
+    rows = np.arange(len(X)) if rows is None else rows
+    X, E = torch.from_numpy(X), torch.from_numpy(targets)
+    model = GaussianModel.of(ClassStatistics.of(X, torch.from_numpy(codes), len(E)), E)
+    some = X[rows].float(), torch.from_numpy(codes[rows])
+    return LeftOutSamples(model, E, *some, joint=joint)
 
 
-def weights(X, codes, targets, log_prior=None, rows=None):
-    C = len(targets)
-    X, targets = torch.from_numpy(X), torch.from_numpy(targets)
-    codes = torch.from_numpy(codes)
-    model = GaussianModel.of(ClassStatistics.of(X, codes, C), targets)
-    log_prior = torch.zeros(C, dtype=X.dtype) if log_prior is None else log_prior
-    rows = torch.from_numpy(np.arange(len(X)) if rows is None else rows.copy())
-    left_out = model.without_each(model.field(targets, log_prior), X[rows], codes[rows])
-    return weigh(*witnesses(left_out, X[rows], model.within.tail), log_prior, codes[rows])
+def weights(X, codes, targets, log_prior=None, rows=None, *, joint=True):
+    said = left_out(X, codes, targets, rows, joint=joint)
+    log_prior = np.zeros(len(targets)) if log_prior is None else log_prior
+    codes = codes if rows is None else codes[rows]
+    one_shot = np.bincount(codes).max() == 1
+    return weigh(
+        said.density, said.text, log_prior, codes, width=X.shape[1], one_shot=one_shot
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +47,84 @@ def joint():
     return targets[codes] + 0.15 * rng.normal(size=(72, 40)), codes, targets
 
 
+def refitted(X, codes, targets):
+    """Density, raw and centred cosines of each sample, by plain refits without it."""
+    x, y, E = (torch.from_numpy(a) for a in (X, codes, targets))
+    tail = len(X) - 1 + X.shape[1]
+    density, centred = [], []
+    for i, row in enumerate(X):
+        mu, covariance = refit_without(x, y, E, i)
+        squares = np.einsum("cd,de,ce->c", row - mu, np.linalg.inv(covariance), row - mu)
+        density.append(-tail / 2 * np.log1p(squares / tail))
+        units = targets / np.linalg.norm(targets, axis=1, keepdims=True)
+        middle = row - mu.mean(axis=0)
+        centred.append(100 * cosines(middle[None], units - units.mean(axis=0))[0])
+    return np.stack(density), 100 * cosines(X, targets), np.stack(centred)
+
+
+def contrasts(said):
+    return said - said.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shots", [1, 2, 6])
+@pytest.mark.parametrize("unsampled", [0, 2])
+def test_witnesses_have_not_seen_the_sample(joint, shots, unsampled):
+    """The sample has left means, covariance and middle, names without samples included."""
+    X, codes, targets = joint
+    kept = (np.arange(72) % 6 < shots) & (codes < 12 - unsampled)
+    X, codes = X[kept], codes[kept]
+    said = left_out(X, codes, targets)
+    for found, expected in zip(
+        (said.density, *said.text), refitted(X, codes, targets), strict=True
+    ):
+        np.testing.assert_allclose(contrasts(found), contrasts(expected), rtol=1e-3, atol=2e-3)
+    raw = said.text[0] + said.common_text[:, None]
+    np.testing.assert_allclose(raw, 100 * cosines(X, targets), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 12])
+@pytest.mark.parametrize("reach", [1.0, 30.0])
+def test_the_weights_are_the_stated_maximum(n_classes, reach, joint):
+    """Against a plain search for the maximum of the penalised likelihood."""
+    X, codes, targets = joint
+    kept = codes < n_classes
+    codes, targets = codes[kept], reach * targets[:n_classes]
+    X = X[kept] + 0.3 * np.random.default_rng(0).normal(size=(6 * n_classes, 40))
+    log_prior = np.log(np.random.default_rng(1).dirichlet(np.full(n_classes, 3.0)))
+    found = weights(X, codes, targets, log_prior)
+    density, raw, centred = refitted(X, codes, targets)
+    spread = [np.sqrt(np.square(contrasts(said)).mean()) for said in (raw, centred)]
+    means = np.array([0.5, 0.5, 0.5 * spread[0] / spread[1]])  # 100 directions of 40, halved
+    shapes, each = np.array([1, 0.5, 0.5]), np.arange(len(codes))
+
+    def loss(logs):
+        beta, tau, centred_tau = np.exp(logs) * means
+        scores = beta * density + tau * raw + centred_tau * centred + log_prior
+        right = log_softmax(scores, axis=1)[each, codes].sum()
+        return -right + (shapes * (np.exp(logs) - logs)).sum()
+
+    best = minimize(loss, [0.5, -0.5, 0], method="Nelder-Mead", options={"fatol": 1e-9}).x
+    np.testing.assert_allclose(found, np.exp(best) * means, rtol=0.01)
+    assert np.abs(best).max() > 0.1  # not where the search starts
+
+
 def test_the_weights_follow_the_evidence(joint):
     X, codes, targets = joint
     noisy = X + 0.2 * np.random.default_rng(0).normal(size=X.shape)
     right = weights(noisy, codes, targets)
     wrong = weights(noisy, codes, np.roll(targets, 1, axis=0))
-    assert right[1] / right[0] > 10 * wrong[1] / wrong[0]
-    assert wrong[1] < 0.1  # zero-shot is left where the samples speak against it
+    assert right.text / right.density > 10 * wrong.text / wrong.density
+    assert max(wrong.text, wrong.centred_text) < 0.1  # silent where the samples speak against it
+
+
+def test_a_common_part_of_the_text_is_left_to_the_centred_witness(joint):
+    """Zero-shot classification is drawn to one class by what all features share."""
+    X, codes, targets = joint
+    noisy = X + 0.2 * np.random.default_rng(0).normal(size=X.shape)
+    gap = 3 * targets[0]  # all features lie towards one class embedding
+    apart = weights(noisy + gap, codes, targets)
+    level = weights(noisy, codes, targets)
+    assert apart.text / apart.centred_text < 0.5 * level.text / level.centred_text
 
 
 def test_the_weights_do_not_depend_on_the_order_of_rows_or_classes(joint):
@@ -97,19 +135,44 @@ def test_the_weights_do_not_depend_on_the_order_of_rows_or_classes(joint):
     np.testing.assert_allclose(shuffled, weights(X, codes, targets), rtol=1e-3)
 
 
-def test_one_sampled_class_leaves_the_medians():
+@pytest.mark.parametrize("joint", [True, False])
+def test_one_sampled_class_leaves_the_means_of_the_priors(joint):
     X = np.random.default_rng(0).normal(size=(4, 3))
-    assert weights(X, np.zeros(4, dtype=int), np.eye(3)) == (0.02, 1.0)
+    found = weights(X, np.zeros(4, dtype=int), np.eye(3), joint=joint)
+    assert found.density == (0.5 if joint else 1)
+    assert found.heeds_text == joint
+    if joint:
+        said = left_out(X, np.zeros(4, dtype=int), np.eye(3))
+        spread = [np.sqrt(np.square(contrasts(w)).mean()) for w in said.text]
+        assert found[1:] == pytest.approx((0.5, 0.5 * spread[0] / spread[1]))
+
+
+def test_one_class_alone():
+    X = np.random.default_rng(0).normal(size=(4, 3))
+    found = weights(X, np.zeros(4, dtype=int), np.ones((1, 3)))
+    assert found == Evidence(0.5, 0.5, 0.5)
 
 
 def test_a_density_that_is_right_is_believed():
-    """In few dimensions, of many samples: far from the medians, with a weight of about 1."""
+    """In few dimensions, of many samples: with a weight of about 1."""
     rng = np.random.default_rng(0)
     codes = np.repeat(np.arange(4), 250)
     X = 1.5 * rng.normal(size=(4, 3))[codes] + rng.normal(size=(1000, 3))
-    samples, text = weights(X, codes, rng.normal(size=(4, 3)))
-    assert samples == pytest.approx(1, rel=0.2)
-    assert text < 0.02
+    useless = rng.normal(size=(4, 3))
+    found = weights(X, codes, useless)
+    assert found.density == pytest.approx(1, rel=0.2)
+    assert found.text < 0.02
+    alone = weights(X, codes, useless, joint=False)
+    assert alone.density == pytest.approx(1, rel=0.1)
+    assert alone[1:] == (0, 0)
+
+
+def test_in_many_dimensions_the_density_is_believed_a_little():
+    X = np.random.default_rng(0).normal(size=(8, 400))
+    of_one_class = weights(X, np.zeros(8, dtype=int), np.eye(1, 400), joint=False)
+    assert of_one_class == Evidence(0.25)  # 100 directions of 400
+    single = weights(X, np.arange(8), np.eye(8, 400), joint=False)  # held, as names say little
+    assert single.density == pytest.approx(0.25, rel=2 / ONE_SHOT_SHAPE**0.5)
 
 
 def test_only_the_samples_that_were_left_out_count(joint):
@@ -120,3 +183,9 @@ def test_only_the_samples_that_were_left_out_count(joint):
     again = weights(noisy, codes, targets, rows=np.arange(71, 0, -2))
     np.testing.assert_allclose(again, some, rtol=1e-3)
     assert not np.allclose(some, every, rtol=0.01)
+
+
+def test_equal_embeddings_are_no_evidence():
+    X = np.random.default_rng(0).normal(size=(12, 5))
+    found = weights(X, np.arange(12) // 4, np.ones((3, 5)))
+    assert np.isfinite(found).all()

@@ -4,17 +4,16 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
-from flowalign.coupling import Coupling
 from flowalign.datasets import load_emoji, make_cross_modal
 from flowalign.feature_scale import (
     LOUD_SHARE,
-    WIDE_NOISE,
     loudest,
-    warn_of_scales,
+    warn_of_loud_column,
     within_variances,
 )
 from flowalign.flow_transformer import LARGEST
@@ -113,8 +112,7 @@ def test_loud_is_more_than_half_of_sixteen_columns_or_more(share, width):
     assert loudest(within_variances(X, codes)) == (3, pytest.approx(share))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        coupling = Coupling(X, codes, None, X[:1], True, None)
-        warn_of_scales(coupling, noise=0.3, normalize=True)
+        warn_of_loud_column(X, codes)
     assert len(seen) == (share > 0.5 and width >= 16)
 
 
@@ -144,7 +142,7 @@ def test_features_of_an_encoder_are_far_from_the_warning():
     assert loudest(within_variances(data.X_train, data.y_train))[1] < LOUD_SHARE / 2
 
 
-# ------------------------------------------------------------------ noise wider than the classes
+# ------------------------------------------------------------------ a large common part
 
 
 def common_part(offset, scale=1.0, **params):
@@ -161,38 +159,13 @@ def common_part(offset, scale=1.0, **params):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
-def test_noise_that_hides_the_classes_of_a_joint_space_is_pointed_out(scale):
-    X, y, aligner, X_test, data = common_part(10.0, scale)
-    with pytest.warns(UserWarning, match=r"noise=0.3 is 37 times as wide .* set noise=0"):
-        aligner.fit(X, y)
-    assert aligner.score(X_test, data.y_test) < 0.5  # so it was no false alarm
-    aligner.set_params(noise=0).fit(X, y)
-    assert aligner.score(X_test, data.y_test) == 1
-    centre = X.mean(axis=0)
-    aligner.set_params(noise=0.3).fit(X - centre, y)
-    assert aligner.score(X_test - centre, data.y_test) == 1
-
-
-def test_noise_as_wide_as_that_of_a_narrow_cone_passes():
-    X, y, aligner, X_test, data = common_part(1.0)
-    assert aligner.fit(X, y).score(X_test, data.y_test) > 0.95
-    X, y, aligner, X_test, data = common_part(10.0)  # mapped, the noise hides nothing
+@pytest.mark.parametrize("offset", [1.0, 10.0, 1000.0])
+def test_noise_far_wider_than_the_classes_does_not_hide_them(scale, offset):
+    """It is relative to the size of features, most of which they have in common."""
+    X, y, aligner, X_test, data = common_part(offset, scale)
+    assert aligner.fit(X, y).score(X_test, data.y_test) == 1
+    cosines = cosine_similarity(aligner.transform(X_test), aligner.class_embeddings_)
+    arrived = np.mean(aligner.classes_[cosines.argmax(axis=1)] == data.y_test)
+    assert arrived > 0.85  # one in six is chance
     aligner.set_params(joint=False).fit(X, y)
     assert aligner.score(X_test, data.y_test) == 1
-
-
-@pytest.mark.parametrize("side", [0.99, 1.01])
-def test_wide_is_more_than_six_deviations_within_classes(side):
-    X = 3 + np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [-1.0, -1.0]])
-    codes = np.array([0, 0, 1, 1])  # of variance 2, a degree of freedom each
-    noise = side * WIDE_NOISE * np.sqrt(2.0) / np.sqrt(np.square(X).mean())
-    coupling = Coupling(X, codes, np.eye(2), np.eye(2), True, None)
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        warn_of_scales(coupling, noise=noise, normalize=False)
-    assert len(seen) == (side > 1)
-
-
-def test_equal_samples_have_no_width_to_compare_with():
-    coupling = Coupling(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.eye(2), np.eye(2), True, None)
-    warn_of_scales(coupling, noise=1.0, normalize=True)

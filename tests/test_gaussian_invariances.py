@@ -10,7 +10,8 @@ from scipy.stats import ortho_group
 
 from flowalign import ode
 
-DESIGN = {"tail": 20.0, "text_weight": 2.0}  # heavy tails and text evidence, as in joint spaces
+# Heavy tails and text evidence, as in joint spaces.
+DESIGN = {"tail": 20.0, "text_weight": 2.0, "centred_text_weight": 1.5}
 
 
 def test_the_order_of_classes_does_not_matter():
@@ -27,15 +28,15 @@ def test_a_rotated_space_has_the_rotated_field():
     model, R = Model(6, noise_std=0.3), ortho_group.rvs(6, random_state=9)
     x, t = torch.from_numpy(model.sample(10)[1]), time(0.6)
     rotated = model.field(
-        basis=R.T @ model.basis, means=model.means @ R, targets=model.targets @ R, text_weight=2.0
+        basis=R.T @ model.basis, means=model.means @ R, targets=model.targets @ R, **DESIGN
     )
     R = torch.from_numpy(R)
-    torch.testing.assert_close(rotated(t, x @ R), model.field(text_weight=2.0)(t, x) @ R)
+    torch.testing.assert_close(rotated(t, x @ R), model.field(**DESIGN)(t, x) @ R)
 
 
 def test_its_own_coordinates_give_the_same_flow():
     model = Model(6, noise_std=0.3)
-    field, x = model.field(text_weight=2.0, tail=20.0), torch.from_numpy(model.sample(10)[1])
+    field, x = model.field(**DESIGN), torch.from_numpy(model.sample(10)[1])
     torch.testing.assert_close(field.rotate_back(field.rotate(x)), x)
     for method, tolerance in (("euler", 1e-9), ("rk4", 1e-9), ("dopri5", 1e-4)):
         inside = ode.integrate(field.velocity, field.rotate(x), ode.grid(5, 0.1), method)
@@ -58,9 +59,7 @@ def test_one_time_per_row_by_vmap():
     torch.testing.assert_close(rows, one_by_one)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"tail": 20.0, "text_weight": 2.0}], ids=["exact", "design"]
-)
+@pytest.mark.parametrize("options", [{}, DESIGN], ids=["exact", "design"])
 @pytest.mark.parametrize("noise_std", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_at_the_end_it_is_what_it_is_a_thousandth_before(options, noise_std, dtype):
@@ -138,9 +137,9 @@ def test_float32_agrees_with_float64():
 
 def test_pickle_holds_arrays_and_restores_the_field():
     model = Model(6, noise_std=0.3)
-    field = model.field(tail=20.0, text_weight=1.5)
+    field = model.field(**DESIGN)
     state = field.__getstate__()
     assert all(isinstance(w, np.ndarray) for w in state["weights"].values())
-    assert state["config"] == {"noise_std": 0.3, "text_weight": 1.5, "tail": 20.0}
+    assert state["config"] == DESIGN | {"noise_std": 0.3}
     x = torch.from_numpy(model.sample(5)[1])
     assert torch.equal(pickle.loads(pickle.dumps(field))(time(0.7), x), field(time(0.7), x))

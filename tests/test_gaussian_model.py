@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -84,25 +85,24 @@ def test_its_field_carries_means_to_targets():
     field = model.field(targets, torch.zeros(3, dtype=torch.float64))
     torch.testing.assert_close(field.rotate_back(field.means), model.class_means.means)
     torch.testing.assert_close(field.rotate_back(field.targets), targets)
-    assert field.config == {"noise_std": 0.0, "text_weight": 0.0, "tail": None}
+    assert {k: v for k, v in field.config.items() if v} == {}
 
 
 def test_evidence_keeps_the_temperature_of_the_density():
     model, *_ = make([5, 3, 4])
     log_prior = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log()
-    weighed = GaussianModel(
-        model.statistics, model.class_means, model.within, Evidence(density=0.05, text=0.4)
-    )
+    weighed = replace(model, evidence=Evidence(density=0.05, text=0.4, centred_text=0.3))
     field = weighed.field(torch.eye(3, 4, dtype=torch.float64), log_prior)
     assert field.config["text_weight"] == pytest.approx(100 * 0.4 / 0.05)
+    assert field.config["centred_text_weight"] == pytest.approx(100 * 0.3 / 0.05)
     assert field.config["tail"] == model.within.tail
     torch.testing.assert_close(field.log_prior, log_prior / 0.05)
 
 
-@pytest.mark.parametrize("evidence", [None, Evidence(0.05, 0.4)])
+@pytest.mark.parametrize("evidence", [None, Evidence(0.05), Evidence(0.05, 0.4, 0.3)])
 def test_a_pickle_holds_arrays_and_brings_the_model_back(evidence):
     model, X, *_ = make([5, 3, 4])
-    model = GaussianModel(model.statistics, model.class_means, model.within, evidence)
+    model = replace(model, evidence=evidence)
     assert not any(torch.is_tensor(part) for part in model.__getstate__().values())
     again = pickle.loads(pickle.dumps(model))
     assert again.evidence == evidence
@@ -149,12 +149,14 @@ def test_where_float64_is_lacking_it_stays_on_the_cpu():
         ("within.tail", 1e30),
         ("within.single_share", "0"),
         ("evidence.text", -1.0),
+        ("class_means.common_covariance", np.ones(2)),
+        ("class_means.common_variance", -1.0),
         ("evidence.other", 1.0),
     ],
 )
 def test_what_is_no_state_of_a_model_is_refused(name, wrong):
     model = make([5, 3, 4], d=20)[0]
-    model = GaussianModel(model.statistics, model.class_means, model.within, Evidence(0.05, 0.4))
+    model = replace(model, evidence=Evidence(0.05, 0.4, 0.3))
     state = model.__getstate__()
     GaussianModel.check(state, 3, 20)
     GaussianModel.check(state | {"within.tail": 21}, 3, 20)
@@ -173,29 +175,28 @@ def test_the_aligner_keeps_its_model(data):
         model.statistics.counts, np.unique(data.y_train, return_counts=True)[1]
     )
     assert aligner.joint_
-    assert model.evidence is not None
+    assert model.evidence.heeds_text
     assert aligner.velocity_field_.config["noise_std"] == pytest.approx(0.3 / 32**0.5)
     mixed = ClassEmbeddings(
         data.class_embeddings.labels, data.class_embeddings.vectors[:, ::-1].copy()
     )
-    assert (
-        FlowMatchingAligner(mixed, joint=False)
-        .fit(data.X_train, data.y_train)
-        .gaussian_model_.evidence
-        is None
-    )
+    mapped = FlowMatchingAligner(mixed, joint=False).fit(data.X_train, data.y_train)
+    assert not mapped.gaussian_model_.evidence.heeds_text
 
 
-def test_without_text_there_is_nothing_to_weigh(data):
+def test_without_text_only_the_density_is_weighed(data):
     aligner = FlowMatchingAligner().fit(data.X_train, data.y_train)
     assert aligner.joint_
-    assert aligner.gaussian_model_.evidence is None
+    assert aligner.gaussian_model_.evidence[1:] == (0, 0)
     assert aligner.velocity_field_.config["text_weight"] == 0
 
 
-def test_the_network_has_none(data):
-    aligner = FlowMatchingAligner(velocity_field="mlp", max_iter=1, n_steps=1, logit_scale=9)
-    assert aligner.fit(data.X_train, data.y_train).gaussian_model_ is None
+def test_the_network_has_the_same(data):
+    given = data.X_train, data.y_train, data.class_embeddings
+    network = FlowMatchingAligner(velocity_field="mlp", max_iter=1, n_steps=1, logit_scale=9)
+    model, other = (a.fit(*given).gaussian_model_ for a in (network, FlowMatchingAligner()))
+    assert model.evidence == other.evidence
+    torch.testing.assert_close(model.class_means.means, other.class_means.means)
 
 
 def test_the_density_tells_the_classes_of_new_rows(data):

@@ -10,7 +10,8 @@ from flowalign.gaussian import GaussianField, GaussianModel
 from flowalign.gaussian.statistics import ClassStatistics
 
 COUNTS = [[4, 6, 3, 5], [2, 2, 2], [1, 1, 1, 1, 1], [3, 4, 0, 5]]
-DESIGN = {"text_weight": 3.0, "tail": 40.0}  # text evidence and heavy tails, as in joint spaces
+# Text evidence and heavy tails, as in joint spaces.
+DESIGN = {"text_weight": 3.0, "centred_text_weight": 2.0, "tail": 40.0}
 
 
 def support_set(counts, d, seed=0):

@@ -175,7 +175,7 @@ def test_scores_agree_with_one_another(model, X):
 
 
 def test_length_is_no_similarity(data, velocity_field):
-    """Without normalisation too the scores are cosines, and the best of them is the prediction."""
+    """Without normalisation too the flow is read by cosines; the best score is the prediction."""
     lengths = np.array([1.0, 50, 1, 1, 0.02, 1])
     E = {
         k: v * s for (k, v), s in zip(data.class_embeddings.to_dict().items(), lengths, strict=True)
@@ -186,8 +186,10 @@ def test_length_is_no_similarity(data, velocity_field):
     )  # fmt: skip
     model.fit(data.X_train, data.y_train, E)
     np.testing.assert_allclose(np.linalg.norm(model.class_embeddings_, axis=1), lengths, rtol=1e-5)
-    expected = cosine_similarity(model.transform(data.X_test), model.class_embeddings_)
-    np.testing.assert_allclose(model.decision_function(data.X_test), 7 * expected, atol=1e-4)
+    cosines = cosine_similarity(model.transform(data.X_test), model.class_embeddings_)
+    expected = cosines + model._classifier.log_proba(torch.tensor(data.X_test)).numpy()
+    scores = model.decision_function(data.X_test)
+    np.testing.assert_allclose(scores, 7 * expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(
         model.predict(data.X_test), model.classes_[expected.argmax(axis=1)]
     )
@@ -195,10 +197,27 @@ def test_length_is_no_similarity(data, velocity_field):
 
 def test_temperature_changes_probabilities_only(model, X):
     before, sharp = model.predict(X), model.predict_proba(X)
-    model.set_params(logit_scale=1.0)
-    assert model.logit_scale_ == 1.0
+    model.set_params(logit_scale=1e-4)
+    assert model.logit_scale_ == 1e-4
     np.testing.assert_array_equal(model.predict(X), before)
     assert model.predict_proba(X).max(axis=1).mean() < sharp.max(axis=1).mean()
+
+
+def test_the_model_is_heard_from_the_first_step_on(model, X):
+    """What it says does not depend on the steps; none of it is in zero steps."""
+    cosines = [
+        cosine_similarity(state, model.class_embeddings_) for state in model.staged_transform(X)
+    ]
+    scale = 7
+    model.set_params(logit_scale=scale)
+    heard = []
+    for n_steps in (0, 1, 5):
+        model.set_params(n_steps=n_steps)
+        heard.append(model.decision_function(X) / scale - cosines[n_steps])
+    np.testing.assert_allclose(heard[0], 0, atol=1e-6)
+    assert np.ptp(heard[1], axis=1).min() > 1
+    np.testing.assert_allclose(heard[1], heard[2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.exp(heard[1]).sum(axis=1), 1, rtol=1e-4)
 
 
 def test_two_classes_have_one_score_and_ties_go_to_the_first(data, velocity_field):
@@ -214,6 +233,8 @@ def test_two_classes_have_one_score_and_ties_go_to_the_first(data, velocity_fiel
     tied = FlowMatchingAligner(
         velocity_field=velocity_field, max_iter=2, n_blocks=1, joint=True, random_state=0
     ).fit(X, y, same)
+    assert tied.score(X, y) == 1  # the samples tell them apart
+    tied.set_params(n_steps=0)  # the names do not
     assert (tied.decision_function(data.X_test) == 0).all()
     assert (tied.predict(data.X_test) == tied.classes_[0]).all()
     np.testing.assert_allclose(tied.predict_proba(data.X_test), 0.5)

@@ -58,7 +58,6 @@ def support_sets(draw):
     return (scale * X).astype(dtype), classes[codes], table, (scale * new).astype(dtype)
 
 
-@pytest.mark.filterwarnings("ignore:The features of X have much in common")
 @settings(
     max_examples=100,
     deadline=None,

@@ -1,6 +1,7 @@
-"""The stop and the temperature follow the evidence, and only the evidence."""
+"""The stop and the read-out follow the evidence, and only the evidence."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from gaussian_toy import Model
 from torch import nn
 
 from flowalign import ode
-from flowalign.calibration import PRIOR_SCALE, calibrate, scale_at
-from flowalign.held_out import HeldOut
+from flowalign.calibration import calibrate
+from flowalign.held_out import LEAVE_ONE_OUT, VALIDATION_DATA, HeldOut
 from flowalign.ode import nearest_step
-from flowalign.stopping import DEFAULT_STOP, choose_stop, score_steps
+from flowalign.stopping import DEFAULT_STOP, ReadOut, choose_stop, read_out_at, score_steps
 
 
 def table(n_better, n_worse, step=0.1):
@@ -66,75 +67,72 @@ def test_nearest_step(time, step_size, step):
     assert nearest_step(time, step_size) == step
 
 
-# ------------------------------------------------------------------ the temperature
+# ------------------------------------------------------------------ the read-out
 
 
-def cosines(n=4000, n_classes=5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(n, n_classes, generator=generator, dtype=torch.float64) - 1
+def test_between_two_steps_both_weights_are_between_theirs():
+    scores = {
+        "stop_time": np.array([0.0, 0.25, 0.75]),
+        "logit_scale": np.array([10.0, 40.0, 90.0]),
+        "posterior_weight": np.array([0.0, 0.5, 0.1]),
+    }
+    otherwise = ReadOut(30.0, 0.0)
+    assert read_out_at(0.25, scores, otherwise) == pytest.approx((40, 0.5))
+    scale, weight = read_out_at(0.5, scores, otherwise)
+    assert scale == pytest.approx(60)  # the geometric mean
+    assert scale * weight == pytest.approx((20 + 9) / 2)
+    assert read_out_at(1.0, scores, otherwise) == pytest.approx((90, 0.1))
+    assert read_out_at(0.3, None, otherwise) == otherwise
 
 
-@pytest.mark.parametrize(("scale", "spread"), [(2.0, 1.0), (20.0, 1.0), (2000.0, 0.01)])
-def test_the_temperature_that_made_the_labels_is_found(scale, spread):
-    values = spread * cosines()
-    generator = torch.Generator().manual_seed(1)
-    codes = torch.multinomial((scale * values).softmax(1), 1, generator=generator)[:, 0]
-    found, loss = calibrate(values.numpy(), codes.numpy())
-    assert found == pytest.approx(scale, rel=0.1)
-    expected = nn.functional.cross_entropy(found * values, codes)
-    assert loss == pytest.approx(float(expected))
-    for other in (0.8 * found, 1.25 * found):
-        assert nn.functional.cross_entropy(other * values, codes) > loss
+def test_zero_steps_are_something_of_their_own():
+    """However small a step is, it is read out as steps are, and none as none."""
+    scores = {
+        "stop_time": np.array([0.0, 0.5]),
+        "logit_scale": np.array([10.0, 40.0]),
+        "posterior_weight": np.array([0.0, 0.5]),
+    }
+    assert read_out_at(0.0, scores, ReadOut(1, 1)) == pytest.approx((10, 0))
+    assert read_out_at(1e-9, scores, ReadOut(1, 1)) == pytest.approx((40, 0.5))
 
 
-def test_a_few_right_samples_do_not_make_certainty():
-    values = np.eye(4)
-    scale, _ = calibrate(values, np.arange(4))
-    assert scale == pytest.approx(PRIOR_SCALE, rel=0.01)
-    wrong, _ = calibrate(values, np.array([1, 2, 3, 0]))
-    assert wrong < 2
-    one_class, loss = calibrate(values[:, :1], np.zeros(4, dtype=int))
-    assert (one_class, loss) == (pytest.approx(PRIOR_SCALE), pytest.approx(0))
+class Told(NamedTuple):
+    """A model of the classes that says what it is told to."""
+
+    said: torch.Tensor
+
+    def log_proba(self, x):
+        return self.said
 
 
-@pytest.mark.parametrize("n", [1, 5, 30])
-@pytest.mark.parametrize("seed", range(3))
-def test_of_few_samples_it_is_the_stated_maximum(n, seed):
-    """Of their likelihood under a prior around 30, by trying all."""
-    values, codes = cosines(n, seed=seed), torch.arange(n) % 5
-    scales = np.geomspace(0.1, 1000, 2001)
-    losses = [
-        float(nn.functional.cross_entropy(s * values, codes, reduction="sum")) for s in scales
-    ]
-    best = scales[np.argmin(losses + np.log(scales / 30) ** 2 / 2)]
-    assert calibrate(values.numpy(), codes.numpy())[0] == pytest.approx(best, rel=0.01)
+def test_the_model_is_heard_from_the_first_step_on():
+    """It says the opposite of the cosines, and is surer."""
+    targets, x = ring(0.0, 90.0), ring(10.0, 80.0)
+    said = torch.tensor([[-5.0, 0.0], [0.0, -5.0]])
+    part = HeldOut(Turning(), x, np.array([0, 1]), targets, Told(said))
+    scores = score_steps(LEAVE_ONE_OUT, [part], 0.1, "euler")
+    assert scores["accuracy"][0] == 1
+    assert (scores["accuracy"][1:] == 0).all()
+    assert scores["n_better"][0] == 2
+    assert (scores["logit_scale"][1:] == 1).all()
+    assert (scores["posterior_weight"] == [0] + [1] * 10).all()
+    state = ring(*(np.array([10.0, 80.0]) + math.degrees(0.1)))
+    total = (state @ targets.T + said).log_softmax(dim=1)
+    expected = -(total[0, 0] + total[1, 1]) / 2
+    assert scores["log_loss"][1] == pytest.approx(float(expected), rel=2e-3)  # of Euler's step
 
 
-def test_one_gross_mistake_among_close_calls_overflows_nothing():
-    """Scales are tried at which the softmax of the mistake has no place in float64."""
-    values = np.array([[0.002, 0.0]] * 4200 + [[-1.0, 0.0]])
-    scales = np.geomspace(100, 8000, 5001)
-    losses = 4200 * np.log1p(np.exp(-0.002 * scales)) + scales + np.log(scales / 30) ** 2 / 2
-    found = calibrate(values, np.zeros(4201, dtype=int))[0]
-    assert found == pytest.approx(scales[losses.argmin()], rel=0.01)
-
-
-def test_float32_cosines_are_calibrated_in_float64():
-    values = (0.01 * cosines()).numpy().astype(np.float32)
-    codes = np.arange(len(values)) % 5
-    assert calibrate(values, codes) == calibrate(values.astype(np.float64), codes)
-
-
-def test_where_the_cosines_say_nothing_hardly_anything_is_sure():
-    codes = torch.randint(5, (4000,), generator=torch.Generator().manual_seed(2))
-    assert calibrate(cosines().numpy(), codes.numpy())[0] < 0.3
-
-
-def test_between_two_steps_the_scale_is_between_theirs():
-    scores = {"stop_time": np.array([0.0, 0.5, 1.0]), "logit_scale": np.array([10.0, 40.0, 90.0])}
-    assert scale_at(0.5, scores) == pytest.approx(40)
-    assert scale_at(0.25, scores) == pytest.approx(20)  # the geometric mean
-    assert scale_at(0.3, None) == 30
+def test_validation_data_weigh_cosines_and_model():
+    said = torch.tensor([[-5.0, 0.0], [0.0, -5.0]])
+    part = HeldOut(Turning(), ring(10.0, 80.0), np.array([0, 1]), ring(0.0, 90.0), Told(said))
+    scores = score_steps(VALIDATION_DATA, [part], 0.1, "euler")
+    weights = scores["logit_scale"] * scores["posterior_weight"]
+    assert (weights[1:] < 0.2).all()  # the model is wrong
+    cosines = part.contrasts(ode.grid(1, 0.1), np.array([1]), "euler")[0]
+    both = [cosines, said.numpy()]
+    found, loss = calibrate(both, np.array([0, 1]), [1, 1], [0.5, 0.5])
+    assert (scores["logit_scale"][1], weights[1]) == pytest.approx(tuple(found))
+    assert scores["log_loss"][1] == pytest.approx(loss)
 
 
 # ------------------------------------------------------------------ the scores
@@ -164,7 +162,7 @@ def test_scores_are_counted_step_by_step():
         HeldOut(Turning(), ring(10.0, 30.0), np.array([0, 0]), targets),
         HeldOut(Turning(), ring(0.0, 20.0), np.array([1, 1]), targets),
     ]
-    scores = score_steps(parts, 0.1, "rk4")
+    scores = score_steps(LEAVE_ONE_OUT, parts, 0.1, "rk4")
     # Row by row the class changes at 45 degrees: after 35, 15, 45 and 25 degrees; a step is 5.73.
     crossing = np.array([7, 3, 8, 5])
     after = np.arange(11)[:, None] >= crossing
@@ -177,7 +175,7 @@ def test_scores_are_counted_step_by_step():
     for k in (0, 4, 10):
         states = torch.cat([ring(*(np.array(row) + math.degrees(0.1 * k))) for row in
                             ([10.0, 30.0], [0.0, 20.0])])  # fmt: skip
-        scale, loss = calibrate((states @ targets.T).numpy(), np.array([0, 0, 1, 1]))
+        scale, loss = calibrate([(states @ targets.T).numpy()], np.array([0, 0, 1, 1]), [30], [0.5])
         assert scores["logit_scale"][k] == pytest.approx(scale, rel=1e-3)
         assert scores["log_loss"][k] == pytest.approx(loss, rel=1e-3)
 
@@ -198,7 +196,7 @@ def test_scores_are_counted_step_by_step():
 )
 def test_many_steps_are_thinned(step_size, steps):
     part = HeldOut(Turning(), ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps([part], step_size, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, [part], step_size, "euler")
     assert scores["n_steps"].tolist() == list(steps)
     assert nearest_step(DEFAULT_STOP, step_size) in scores["n_steps"]
     np.testing.assert_allclose(scores["stop_time"], scores["n_steps"] * step_size)
@@ -217,7 +215,7 @@ def test_scores_are_those_of_the_flow_that_predicts(solver):
     codes, x = model.sample(60)
     field, x, codes = model.field(), torch.from_numpy(x), torch.from_numpy(codes)
     targets = torch.from_numpy(model.targets)
-    scores = score_steps([HeldOut(field, x, codes.numpy(), targets)], 0.1, solver)
+    scores = score_steps(LEAVE_ONE_OUT, [HeldOut(field, x, codes.numpy(), targets)], 0.1, solver)
     z, times = field.rotate(x), ode.grid(10, 0.1)
     states = ode.integrate(field.velocity, z, times, solver, singular_end=True)
     for k, state in enumerate(field.rotate_back(states)):
@@ -225,7 +223,7 @@ def test_scores_are_those_of_the_flow_that_predicts(solver):
         hits = similarities.argmax(dim=1) == codes
         assert scores["accuracy"][k] == pytest.approx(float(hits.double().mean()))
         assert scores["log_loss"][k] == pytest.approx(
-            calibrate(similarities.numpy(), codes.numpy())[1], rel=1e-4
+            calibrate([similarities.numpy()], codes.numpy(), [30], [0.5])[1], rel=1e-4
         )
 
 
@@ -241,7 +239,7 @@ class Counting(Turning):
 def test_a_flow_is_followed_in_twenty_steps_at_most(n_steps):
     flow = Counting()
     part = HeldOut(flow, ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps([part], 1 / n_steps, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, [part], 1 / n_steps, "euler")
     assert flow.calls <= 20
     assert scores["n_steps"].max() > 0.9 * n_steps
 
@@ -253,7 +251,7 @@ class Exploding(Turning):
 
 def test_a_flow_that_leaves_the_numbers_scores_nothing():
     part = HeldOut(Exploding(), ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps([part], 0.1, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, [part], 0.1, "euler")
     assert scores["accuracy"][0] == 1
     assert scores["accuracy"][-1] == 0
     assert np.isfinite(scores["log_loss"]).all()

@@ -5,9 +5,8 @@
 For every feature set in FOLDER (see ``feature_sets.py``) and number of shots: the test accuracy in
 percent, mean of the draws, of the features as they are, centred, and with each coordinate scaled to
 its standard deviation in the support set; then the largest share of one coordinate in the variance
-of the normalised support features, within classes where these have several samples, and how many
-times wider the default noise is than a class. The last lines say what one loud coordinate of noise
-does: 64 coordinates, six classes, eight samples each.
+of the normalised support features, within classes where these have several samples. The last lines
+say what one loud coordinate of noise does: 64 coordinates, six classes, eight samples each.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from flowalign import FlowMatchingAligner
-from flowalign.feature_scale import loudest, noise_ratio, within_variances
+from flowalign.feature_scale import loudest, within_variances
 from flowalign.sphere import unit_rows
 
 
@@ -37,11 +36,9 @@ def accuracies(X, y, table, X_test, y_test) -> list[float]:
     return [100 * model.fit(X, y).score(X_test, y_test) for model in models]
 
 
-def scales(X, y) -> list[float]:
-    """Share of the loudest coordinate, and width of the noise in units of a class."""
-    X = unit_rows(X, "X")
-    variances = within_variances(X, y)
-    return [loudest(variances)[1], noise_ratio(X, variances, FlowMatchingAligner().noise)]
+def largest_share(X, y) -> float:
+    """Share of the loudest coordinate."""
+    return loudest(within_variances(unit_rows(X, "X"), y))[1]
 
 
 def with_loud_coordinate(loudness: float, seed: int):
@@ -62,24 +59,24 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     args = parser.parse_args()
     warnings.filterwarnings("ignore", "Column")  # that is what the last lines are about
-    print(f"{'':26}as is  centred  scaled  largest share  noise")
+    print(f"{'':26}as is  centred  scaled  largest share")
     for path in sorted(args.folder.glob("*.npz")):
         X_all, y_all, table, X_test, y_test = feature_sets.load(path)
         for n_shots in args.shots:
             rows = []
             for seed in range(args.draws):
                 X, y = feature_sets.draw(X_all, y_all, n_shots, seed)
-                rows.append([*accuracies(X, y, table, X_test, y_test), *scales(X, y)])
+                rows.append([*accuracies(X, y, table, X_test, y_test), largest_share(X, y)])
             report(f"{path.stem} {n_shots}", rows)
     for loudness in (1, 10, 30, 100):
         sets = [with_loud_coordinate(loudness, seed) for seed in range(5)]
-        report(f"loud x {loudness}", [[*accuracies(*s), *scales(*s[:2])] for s in sets])
+        report(f"loud x {loudness}", [[*accuracies(*s), largest_share(*s[:2])] for s in sets])
 
 
 def report(name: str, rows: list[list[float]]) -> None:
-    means, (share, noise) = np.mean(rows, axis=0)[:-2], np.max(rows, axis=0)[-2:]
+    means, share = np.mean(rows, axis=0)[:-1], np.max(rows, axis=0)[-1]
     line = f"{name:24}" + "".join(f"{mean:8.2f}" for mean in means)
-    print(f"{line}{share:11.3f}{noise:11.2f}", flush=True)
+    print(f"{line}{share:11.3f}", flush=True)
 
 
 if __name__ == "__main__":

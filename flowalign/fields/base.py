@@ -145,8 +145,11 @@ class Fitted(NamedTuple):
 
     def to(self, device: torch.device) -> Fitted:
         """Move to a device; out of a cache fields open on the CPU."""
-        model, classifier = (part and part.to(device) for part in (self.model, self.classifier))
-        return self._replace(field=self.field.to(device), model=model, classifier=classifier)
+        return self._replace(
+            field=self.field.to(device),
+            model=self.model and self.model.to(device),
+            classifier=self.classifier and self.classifier.to(device),
+        )
 
 
 @dataclass(frozen=True)

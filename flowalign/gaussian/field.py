@@ -26,9 +26,9 @@ features and class embeddings share, the evidence of the text is added to the lo
 
 .. math:: \omega \cos(x, e_c) + \omega' \cos(x - m(t), e_c - \bar e),
 
-as zero-shot classification hears it, and relative to the middle of the classes, :math:`m(t)`, and of
-their embeddings, :math:`\bar e` (:mod:`flowalign.gaussian.evidence`); and since the covariance is an
-estimate, the density has there the heavier tails of a multivariate t.
+as zero-shot classification hears it, and relative to the middle of the classes, :math:`m(t)`, and
+of their embeddings, :math:`\bar e` (:mod:`flowalign.gaussian.evidence`); and since the covariance
+is an estimate, the density has there the heavier tails of a multivariate t.
 
 ``docs/theory.rst`` derives all of this.
 """
@@ -229,7 +229,7 @@ class GaussianField(VelocityField):
         """Raise ValueError unless these numbers and arrays make a field."""
         numbers = [v for k, v in config.items() if (k, v) != ("tail", None)]
         if (
-            set(config) - {"centred_text_weight"} != {"noise_std", "text_weight", "tail"}
+            set(config) != {"noise_std", "text_weight", "centred_text_weight", "tail"}
             or not all(type(v) is float and 0 <= v < MAX_NUMBER for v in numbers)
             or config["tail"] == 0
         ):

@@ -54,8 +54,18 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
 
 def fit_model(
     coupling: Coupling, prior: NDArray[Any], device: str
-) -> tuple[GaussianModel, ClassPosterior]:
-    """Estimate the model of the classes, weigh its evidence, and let it classify in float32."""
+) -> tuple[GaussianModel, ClassPosterior, NDArray[np.float32]]:
+    """Estimate the model of the classes, and weigh its evidence on samples that are left out of it.
+
+    Returns
+    -------
+    model : GaussianModel
+    classifier : ClassPosterior
+        Of the model, in float32.
+    scores : ndarray of shape (m,)
+        How much the samples, of very many an even share, look like a known class to the model
+        without them, ascending.
+    """
     # The estimates need float64, which MPS lacks.
     place = "cpu" if device.startswith("mps") else device
 
@@ -104,6 +114,7 @@ def leave_out(
     """
     model, field = fitted.model, fitted.field
     assert isinstance(field, GaussianField)
+    assert model is not None
     place = model.within.basis.device  # the CPU, where the field's device lacks float64
     x = torch.as_tensor(coupling.X[rows], device=place)
     codes = torch.tensor(coupling.codes[rows], device=place)

@@ -65,7 +65,7 @@ class LeftOutSamples:
         return log_t_density(self.distances[:, :-1], self.tail).cpu().numpy()
 
     def scores(self, evidence: Evidence) -> NDArray[np.float32]:
-        """How much each looks like a known class, ascending; of a single sample nothing is known."""
+        """How much each looks like a known class, ascending; of a single sample none is given."""
         if len(self.distances) < 2:
             return np.empty(0, np.float32)
         ratios = log_ratios(self.distances, self.widening, self.tail - 1, self.width)

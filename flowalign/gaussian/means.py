@@ -25,6 +25,9 @@ RESIDUAL_SPREAD = 0.25
 every class has one sample and the two cannot be told apart. The median of what likelihood finds on
 eight feature sets with 16 samples a class; ``docs/decisions/0005-closed-form.md``."""
 
+CERTAIN = 1e8
+"""Both spreads where classes have no width: so large that sample means are not shrunk."""
+
 NEGLIGIBLE = 1e-10  # relative to the mean square of the features
 
 
@@ -145,8 +148,8 @@ def _spreads(G: Tensor, statistics: ClassStatistics) -> tuple[float, float]:
         loss = v.log().sum(dim=1) + len(g) * scale.log()
         return float(text_grid[loss.argmin()]), RESIDUAL_SPREAD
     if within <= negligible:
-        # Samples of a class are equal. Their means are known, to a tenth of what separates them.
-        return float(text_grid[-1]), float(grid[-1])
+        # Samples of a class are equal: next to what separates them, their means are known.
+        return float(text_grid[-1] and CERTAIN), CERTAIN
     v = text_grid[:, None, None] * g + grid[:, None] + (1 / counts).mean()
     loss = (v.log() + squares / (within * v)).sum(dim=2)
     a, b = divmod(int(loss.argmin()), len(grid))

@@ -309,8 +309,8 @@ class GaussianModel:
             "within.variances": (width,),
         }
         numbers = {
-            "class_means.common_variance", "class_means.text_spread", "class_means.residual_spread", "within.divisor",
-            "within.tail", "within.single_share",
+            "class_means.common_variance", "class_means.text_spread",
+            "class_means.residual_spread", "within.divisor", "within.tail", "within.single_share",
         }  # fmt: skip
         if "evidence.density" in state:
             numbers |= {f"evidence.{name}" for name in Evidence._fields}

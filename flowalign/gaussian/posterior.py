@@ -68,7 +68,7 @@ class ClassPosterior:
         """Return a copy on a device or in a dtype."""
         assert isinstance(self.field, GaussianField)
         return ClassPosterior(
-            copy.deepcopy(self.field).to(place),  # type: ignore[arg-type]
+            copy.deepcopy(self.field).to(place),
             self.temperature,
             self.unseen.to(place),
             self.widening.to(place),

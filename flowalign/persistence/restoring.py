@@ -15,7 +15,11 @@ from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import VelocityField, kind_of
 from flowalign.gaussian.model import GaussianModel
 from flowalign.held_out import SOURCES
-from flowalign.parameters import check_parameters, class_probabilities
+from flowalign.parameters import (
+    check_parameters,
+    check_unknown_label,
+    class_probabilities,
+)
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import READABLE, Contents, read
 from flowalign.spaces import ProcrustesMap
@@ -67,6 +71,8 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
             f"{' and '.join(map(str, READABLE))}; it was written by flowalign {wrote!r}."
         )
     left.take("version", str)
+    if found == 1:
+        _complete(header, unread)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite.")
@@ -78,6 +84,7 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
         raise ValueError(f"class_embeddings are {targets.dtype} of shape {targets.shape}.")
     n_classes, width = targets.shape
     aligner = _aligner(left, unread, classes)
+    check_unknown_label(aligner.unknown_label, classes)
     fitted = _Keys(left.take("fitted", dict), "fitted")
     aligner.n_features_in_ = width
     names = fitted.take("feature_names", (list, type(None)))
@@ -93,7 +100,9 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     )
     aligner.gaussian_model_ = _model(left, unread, n_classes, width)
     aligner.class_prior_ = _class_probabilities(unread, n_classes)
-    aligner.support_scores_ = _support_scores(unread)
+    aligner.support_scores_ = None
+    if aligner.gaussian_model_ is not None:
+        aligner.support_scores_ = _support_scores(unread)
     aligner.loss_curve_ = _shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
     for key, (name, types) in FITTED.items():
         setattr(aligner, name, fitted.take(key, types))
@@ -110,6 +119,16 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
         raise ValueError(f"it has arrays that no aligner has: {sorted(unread)[:5]}.")
     aligner.__setstate__(aligner.__dict__.copy())  # moves it to its device
     return aligner
+
+
+def _complete(header: dict[str, Any], unread: dict[str, NDArray[Any]]) -> None:
+    """Add to a file of format 1 what it does not know of, so that it says what it said."""
+    config, n_classes = header["field"]["config"], len(unread["class_embeddings"])
+    if header["field"]["kind"] == "gaussian":
+        config.setdefault("centred_text_weight", 0.0)
+    unread.setdefault("class_probabilities", np.full(n_classes, 1 / n_classes))
+    if "scores.n_steps" in unread:  # cosines alone were read out
+        unread.setdefault("scores.posterior_weight", np.zeros(unread["scores.n_steps"].size))
 
 
 class _Keys:
@@ -193,26 +212,23 @@ def _map(left: _Keys, unread: dict[str, NDArray[Any]], width: int) -> Procrustes
 
 
 def _class_probabilities(unread: dict[str, NDArray[Any]], n_classes: int) -> NDArray[Any]:
-    if "class_probabilities" not in unread:  # in format 1, which has no use for them
-        return np.full(n_classes, 1 / n_classes)
     prior = _shaped(unread.pop("class_probabilities"), (n_classes,), np.float64)
     if (prior <= 0).any() or (prior > 1).any():
         raise ValueError("class_probabilities are none.")
     return prior
 
 
-def _support_scores(unread: dict[str, NDArray[Any]]) -> NDArray[Any] | None:
-    if "support_scores" not in unread:
-        return None
-    return _shaped(unread.pop("support_scores"), (None,), np.float32)
+def _support_scores(unread: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    scores = _shaped(unread.pop("support_scores"), (None,), np.float32)
+    if (np.diff(scores) < 0).any():
+        raise ValueError("support_scores are not ascending.")
+    return scores
 
 
 def _scores(unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | None:
     if "scores.n_steps" not in unread:
         return None
     n = unread["scores.n_steps"].size
-    if "scores.posterior_weight" not in unread:  # format 1 reads cosines alone
-        unread["scores.posterior_weight"] = np.zeros(n)
     return {k: _shaped(unread.pop(f"scores.{k}"), (n,), dtype) for k, dtype in SCORES.items()}
 
 
