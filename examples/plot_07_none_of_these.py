@@ -56,8 +56,8 @@ aligner.set_params(unknown_rate=0.05)
 # What is refused
 # ---------------
 # The lowest scores. The features come with the package and the drawings do not, so here are the
-# names of the emoji, as far as this version of Python knows them. Drawings of known classes that are
-# refused are the price of the rate.
+# names of the emoji, as far as this version of Python knows them. Drawings of known classes among
+# them are the price of the rate.
 
 print(f"{refused.sum()} of {len(refused)} drawings refused, the lowest scores first:")
 for i in np.argsort(scores)[:16]:
@@ -90,10 +90,8 @@ def auroc_without(left_out):
 
 
 for kind in ("animal", "food", "face"):
-    members = [name for name in emoji.class_names if name.startswith(kind)]
-    print(
-        f"AUROC, {len(members)} subgroups of kind {kind!r} left out: {auroc_without(members):.3f}"
-    )
+    kin = [name for name in emoji.class_names if name.startswith(kind)]
+    print(f"AUROC, all {len(kin)} subgroups of {kind!r} left out: {auroc_without(kin):.3f}")
 alone = {name: auroc_without([name]) for name in emoji.class_names}
 print(f"AUROC, one subgroup left out: mean {np.mean(list(alone.values())):.3f}")
 
@@ -101,8 +99,8 @@ print(f"AUROC, one subgroup left out: mean {np.mean(list(alone.values())):.3f}")
 # Figure
 # ------
 # Left: the scores. The support samples, each scored by the model without it, give the threshold.
-# Drawings of known classes are spread much as they are, animals lie further left. Right: the AUROC of
-# each subgroup when it alone is left out.
+# Drawings of known classes are spread much as they are, animals lie further left. Right: the AUROC
+# of each subgroup when it alone is left out.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
 NoveltyDisplay.from_estimator(aligner, emoji.X_test, emoji.y_test, ax=left)

@@ -66,9 +66,18 @@ def test_what_is_said_to_be_refused_is_what_predict_refuses(data):
     assert 0 < refused < 1
     display = NoveltyDisplay.from_estimator(labelled, data.X_test)
     assert legend(display)[1] == f"rows: {refused:.0%} refused"
-    # Nothing is below a score that is itself the threshold.
+    # A row is not below a score that is itself the threshold.
     tie = NoveltyDisplay(support_scores=np.array([1.0]), scores=np.ones(3), threshold=1.0).plot()
     assert legend(tie)[:2] == ["support samples: 0% refused", "rows: 0% refused"]
+
+
+def test_no_score_is_outside_the_bins():
+    scores, support = np.array([0.0, 1.0]), np.array([-9.0, 9.0])
+    for given in ({"scores": scores, "support_scores": support},
+                  {"scores": support, "support_scores": scores}):  # fmt: skip
+        display = NoveltyDisplay(**given, threshold=0.5).plot()
+        for bars in display.histograms_.values():
+            assert bars.get_data().values.sum() == 1
 
 
 def test_without_labels_rows_are_one_histogram(two_missing, data):
