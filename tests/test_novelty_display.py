@@ -103,7 +103,7 @@ def test_names_alone_have_no_threshold(data):
     display = NoveltyDisplay.from_estimator(model, data.X_test, bins=5)
     assert list(display.histograms_) == ["rows"]
     assert display.threshold_line_ is None
-    assert legend(display) == ["rows", "no threshold, for want of support samples"]
+    assert legend(display) == ["rows", "no threshold: too few support samples"]
     again = NoveltyDisplay(support_scores=np.empty(0), scores=np.ones(2), threshold=-np.inf).plot()
     assert again.threshold_line_ is None
 

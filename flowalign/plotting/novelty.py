@@ -175,7 +175,7 @@ class NoveltyDisplay:
                 self.threshold, color="0.3", linestyle="--", label=f"threshold {self.threshold:.3g}"
             )
         else:
-            ax.plot([], [], " ", label="no threshold, for want of support samples")
+            ax.plot([], [], " ", label="no threshold: too few support samples")
         ax.set(xlabel="score of a row: how much it looks like a known class")
         ax.set(ylabel="share of the rows")
         ax.legend()
