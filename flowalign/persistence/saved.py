@@ -105,6 +105,10 @@ class SavedAligner:
         """Return probabilities, as :meth:`FlowMatchingAligner.predict_proba` does."""
         return self._answer("predict_proba", X)
 
+    def score_samples(self, X: ArrayLike) -> NDArray[Any]:
+        """Return how much rows look like any class; see `FlowMatchingAligner.score_samples`."""
+        return self._answer("score_samples", X)
+
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Carry rows along the field, as :meth:`FlowMatchingAligner.transform` does."""
         return self._answer("transform", X)
