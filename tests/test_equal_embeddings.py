@@ -1,4 +1,4 @@
-"""Classes with equal embeddings are told apart by their samples, or it is said that they are not."""
+"""Classes with equal embeddings are told apart by samples, or it is said that they are not."""
 
 import numpy as np
 import pytest

@@ -14,6 +14,7 @@ import flowalign
 from flowalign import ClassEmbeddings, FlowMatchingAligner
 from flowalign.gaussian.evidence import Evidence
 from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.model_state import check_state
 from flowalign.gaussian.statistics import ClassStatistics
 
 
@@ -158,11 +159,11 @@ def test_what_is_no_state_of_a_model_is_refused(name, wrong):
     model = make([5, 3, 4], d=20)[0]
     model = replace(model, evidence=Evidence(0.05, 0.4, 0.3))
     state = model.__getstate__()
-    GaussianModel.check(state, 3, 20)
-    GaussianModel.check(state | {"within.tail": 21}, 3, 20)
+    check_state(state, 3, 20)
+    check_state(state | {"within.tail": 21}, 3, 20)
     state[name] = np.array(wrong) if isinstance(wrong, list) else wrong
     with pytest.raises(ValueError, match="of the model"):
-        GaussianModel.check(state, 3, 20)
+        check_state(state, 3, 20)
 
 
 # ------------------------------------------------------------------ through the estimator

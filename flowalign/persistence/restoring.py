@@ -14,6 +14,7 @@ from flowalign.atomic_file import expanded
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.fields import VelocityField, kind_of
 from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.model_state import check_state
 from flowalign.held_out import SOURCES
 from flowalign.parameters import (
     check_parameters,
@@ -254,7 +255,7 @@ def _model(
     if "model" not in left:
         return None
     state = left.take("model", dict) | _named("model.", unread)
-    GaussianModel.check(state, n_classes, width)
+    check_state(state, n_classes, width)
     model = GaussianModel.__new__(GaussianModel)
     model.__setstate__(state)
     return model
