@@ -29,9 +29,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
 
     Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from every support
     feature to the embedding of its own class. New features follow the field for ``n_steps`` steps
-    of a solver, and the class embedding with the largest cosine similarity to where they arrive is
-    the prediction. Zero steps are zero-shot classification; stopping early blends it with the
-    whole flow.
+    of a solver. The prediction is the class with the best score: the cosine similarity of its
+    embedding to where a feature arrives, and what a Gaussian model of the classes says of the
+    feature. Zero steps are zero-shot classification, by cosines alone.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
         "gaussian" is the exact field of a Gaussian model of the classes, in closed form. "mlp" is
         the paper's, a residual network modulated by time, which is trained: it takes hundreds of
-        times as long and is mostly less accurate, but assumes nothing.
+        times as long and carries features less well to their class embeddings, but assumes nothing.
     joint : "auto" or bool, default="auto"
         Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
         are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
@@ -61,9 +61,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         "midpoint" or "rk4", or adaptive, such as "dopri5", which chooses its own steps up to the
         stop time. Read when predicting.
     class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
-        Prior probabilities of the classes, for "gaussian" only. "empirical" takes the frequencies
-        in y, one added to each count. Given ones are positive and sum to 1; those of a dict or a
-        Series go by label, those of an array follow `classes_`.
+        Prior probabilities of the classes. "empirical" takes the frequencies in y, one added to
+        each count. Given ones are positive and sum to 1; those of a dict or a Series go by label,
+        those of an array follow `classes_`.
     n_blocks : int, default=3
         Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
@@ -80,9 +80,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Settled by fit,
         which warns if one coordinate is so loud that it drowns the others.
     logit_scale : "auto" or float, default="auto"
-        Inverse temperature of :meth:`decision_function` and :meth:`predict_proba`; it does not
-        change :meth:`predict`. "auto" is the one under which held-out samples are most likely, at
-        each step its own. CLIP's 100 is overconfident. Read when predicting, as `n_steps` is.
+        What the scores of :meth:`decision_function`, and so :meth:`predict_proba`, are multiplied
+        by; it does not change :meth:`predict`. "auto" is calibrated: 1, or with validation data and
+        for zero steps what makes these or held-out samples most likely. Read when predicting.
     unknown_label : str, number or None, default=None
         What :meth:`predict` answers for rows that look like no class. Rows of y with this label
         belong to none: ``fit`` drops them, and in `score` they are right if they are refused. None
@@ -132,8 +132,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         Epochs run; 1 for a field in closed form.
     n_steps_, stop_time_ : int, float
         Steps that `predict` takes now, and the time at which they end, the nearest to a chosen one.
-    logit_scale_ : float
-        Inverse temperature in use.
+    logit_scale_, posterior_weight_ : float
+        Scale of the scores, and in them the weight of the model's log-probabilities beside the
+        cosine, in use; 1 and 1 unless validation data were given, and a weight of 0 for zero steps.
     stop_scores_ : dict of ndarray, or None
         What the held-out samples say of each step, fit for a DataFrame, as from
         :func:`flowalign.stopping.score_steps`. None if nothing was held out.
@@ -157,15 +158,16 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     devices; 16-bit features become float32. With the fixed-grid solvers the result of a row does
     not depend on the rows beside it; with adaptive ones up to their tolerance.
 
-    **The stop and the temperature** are chosen on held-out samples: validation data if given;
-    otherwise the closed form leaves out one at a time, and a network is trained twice more, each
-    time without a quarter, unless both are numbers. The stop stays at 0.5 unless another is right
-    for more samples by two standard errors; few samples rarely show that. The page "Choose the
-    stop" of the guide says what happens with one sample a class, with copies and with very many.
+    **How sure to be, and where to stop**, is chosen on held-out samples. The model of the classes
+    is calibrated on support samples, each left out of it. The stop is chosen on validation data if
+    given; otherwise the closed form leaves out one sample at a time, and a network is trained twice
+    more, each time without a quarter, unless `n_steps` and `logit_scale` are numbers. It stays at
+    0.5 unless another is right for more samples by two standard errors. The pages "Choose the stop"
+    and "Probabilities" of the guide have one sample a class, copies, and very many samples.
 
     **Without samples**, ``fit(np.empty((0, d)), [], class_embeddings)``, the aligner is a zero-shot
     classifier, in a joint space: nothing moves, and each row gets the class of the most similar
-    embedding. The inverse temperature "auto" is then 100, at which CLIP was trained.
+    embedding. `logit_scale` "auto" is then 100, at which CLIP was trained.
 
     There is no ``sample_weight``, since training in random batches is not exactly equivalent to
     repeating samples. Repeat rows instead.

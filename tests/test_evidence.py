@@ -94,7 +94,7 @@ def test_the_weights_are_the_stated_maximum(n_classes, reach, joint):
     found = weights(X, codes, targets, log_prior)
     density, raw, centred = refitted(X, codes, targets)
     spread = [np.sqrt(np.square(contrasts(said)).mean()) for said in (raw, centred)]
-    means = np.array([0.5, 0.5, 0.5 * spread[0] / spread[1]])  # 100 directions of 40, halved
+    means = np.array([0.5, *1 / np.array(spread)])  # 100 directions of 40, halved; one nat
     shapes, each = np.array([1, 0.5, 0.5]), np.arange(len(codes))
 
     def loss(logs):

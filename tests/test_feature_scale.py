@@ -166,6 +166,6 @@ def test_noise_far_wider_than_the_classes_does_not_hide_them(scale, offset):
     assert aligner.fit(X, y).score(X_test, data.y_test) == 1
     cosines = cosine_similarity(aligner.transform(X_test), aligner.class_embeddings_)
     arrived = np.mean(aligner.classes_[cosines.argmax(axis=1)] == data.y_test)
-    assert arrived > 0.85  # one in six is chance
+    assert arrived > 0.7  # one in six is chance
     aligner.set_params(joint=False).fit(X, y)
     assert aligner.score(X_test, data.y_test) == 1

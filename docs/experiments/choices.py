@@ -5,8 +5,9 @@
 For every feature set in FOLDER (see ``feature_sets.py``) and three draws of the support set (three
 training seeds, where the training data hold one draw only): test accuracy after no steps, after the
 chosen ones and after the best on test; expected calibration error (15 bins) and log-loss of
-``predict_proba``, of the same at an inverse temperature of 100, and with ``--peer`` of the same
-calibrated by scikit-learn's ``CalibratedClassifierCV`` (temperature, min(shots, 4) folds). With
+``predict_proba``, of the cosines at the stop alone at the customary inverse temperature of 100, and
+with ``--peer`` of ``predict_proba`` calibrated by scikit-learn's ``CalibratedClassifierCV``
+(temperature, min(shots, 4) folds). With
 ``--repeats``, also the median time of a fit beside one with both given as numbers, in turn. Nothing
 is chosen on test data.
 """
@@ -21,8 +22,10 @@ from pathlib import Path
 import feature_sets
 import numpy as np
 from joblib import Parallel, delayed
+from scipy.special import softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.metrics import log_loss
+from sklearn.metrics.pairwise import cosine_similarity
 
 from flowalign import FlowMatchingAligner
 
@@ -60,7 +63,8 @@ def evaluate(
     }
     X_test = X_test.astype(float)  # in float32 rows sum to one too roughly for log_loss
     probabilities = {"": model.predict_proba(X_test)}
-    probabilities[" at 100"] = model.set_params(logit_scale=100).predict_proba(X_test)
+    cosines = cosine_similarity(model.transform(X_test), model.class_embeddings_)
+    probabilities[" of cosines at 100"] = softmax(100 * cosines, axis=1)
     if with_peer:
         peer = CalibratedClassifierCV(
             fixed, method="temperature", cv=min(n_shots, 4), ensemble=False
