@@ -3,11 +3,12 @@
     python docs/experiments/fidelity.py FOLDER [--shots 4] [--seeds 3] [--jobs 1]
 
 FOLDER holds feature sets (see ``feature_sets.py``) and a ``reference.json``: under ``curves``, for
-every ``<set>/<shots>``, the test accuracy after 0 to 10 Euler steps of 0.1. A state has the class of the
-most similar class embedding, as in the paper; what ``predict`` hears beside that is left out. The
-draw of the support set is that of the file (seed 0); the seeds are those of the training. Prints, for each set, the
-mean curve, its spread over seeds, the reference's curve and the largest difference at steps 1 to 5;
-ends with status 1 if that exceeds 1.5 points anywhere. Over an hour of CPU with 12 blocks of 512.
+every ``<set>/<shots>``, the test accuracy after 0 to 10 Euler steps of 0.1. A state has the class
+of the most similar class embedding, as in the paper; what ``predict`` hears beside that is left
+out. The draw of the support set is that of the file (seed 0); the seeds are those of the training.
+Prints, for each set, the mean curve, its spread over seeds, the reference's curve and the largest
+difference at steps 1 to 5; ends with status 1 if that exceeds 1.5 points anywhere. Over an hour of
+CPU with 12 blocks of 512.
 """
 
 from __future__ import annotations
