@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.special import softmax
-from sklearn.covariance import OAS
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.metrics.pairwise import euclidean_distances
 
@@ -79,8 +79,11 @@ def mahalanobis(
 
     The first is minus the squared distance to the nearest class mean under the covariance within
     classes. The second adds the squared distance to the mean of all samples under their covariance.
-    Both covariances are estimated with shrinkage [3]_, since there are fewer samples than
-    coordinates as a rule; with one sample a class that within classes is the other.
+    With one sample a class both covariances are the latter.
+
+    There are fewer samples than coordinates as a rule, so both are widened by the mean variance of
+    a coordinate. That is ours. Were each shrunk for itself, as scikit-learn's ``OAS`` does, the
+    difference would be of two regularisers: 5 points less for relative Mahalanobis with 16 samples.
 
     References
     ----------
@@ -88,25 +91,24 @@ def mahalanobis(
        Adversarial Attacks", NeurIPS 2018, arXiv 1807.03888.
     .. [2] J. Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
        arXiv 2106.09022, 2021.
-    .. [3] Y. Chen et al., "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE Transactions
-       on Signal Processing 58, 2010.
     """
     _, codes = np.unique(codes, return_inverse=True)
     means, grand = class_means(support, codes), support.mean(axis=0, keepdims=True)
     about_grand = support - grand
     within = support - means[codes] if len(support) > len(means) else about_grand
-    nearest = _squared_distances(X, means, within).min(axis=1)
-    return -nearest, _squared_distances(X, grand, about_grand)[:, 0] - nearest
+    ridge = np.square(about_grand).mean() or 1.0  # without any scatter all directions are alike
+    nearest = _squared_distances(X, means, within, ridge).min(axis=1)
+    return -nearest, _squared_distances(X, grand, about_grand, ridge)[:, 0] - nearest
 
 
 def _squared_distances(
-    X: NDArray[Any], centres: NDArray[Any], residuals: NDArray[Any]
+    X: NDArray[Any], centres: NDArray[Any], residuals: NDArray[Any], ridge: float
 ) -> NDArray[Any]:
-    """Squared distances, (m, C), of rows to centres in units of the covariance of residuals."""
-    if not residuals.any():  # all directions are alike
-        return euclidean_distances(X, centres, squared=True)
-    root = np.linalg.cholesky(OAS(assume_centered=True).fit(residuals).get_precision())
-    return euclidean_distances(X @ root, centres @ root, squared=True)
+    """Squared distances, (m, C), of rows to centres in units of the widened covariance."""
+    covariance = residuals.T @ residuals / len(residuals) + ridge * np.eye(X.shape[1])
+    root = np.linalg.cholesky(covariance)
+    whitened = (solve_triangular(root, rows.T, lower=True).T for rows in (X, centres))
+    return euclidean_distances(*whitened, squared=True)
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,5 @@ def by_score(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             if "error" in row:
                 yield one | {"error": row["error"]}
             else:
-                refused = row["refused"] if name == OURS else np.nan
                 measured = {"auroc": row["auroc"][name], "fpr95": row["fpr95"][name]}
-                yield one | measured | {"refused": refused}
+                yield one | measured | {"refused": row["refused"]}
