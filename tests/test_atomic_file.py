@@ -12,7 +12,7 @@ from feature_files import write_feature_set
 
 from flowalign.atomic_file import check_is_file, expanded, written_whole
 from flowalign.benchmark import METHODS, run
-from flowalign.benchmark.runner import ROWS
+from flowalign.benchmark.store import ROWS
 from flowalign.datasets import make_cross_modal
 
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")

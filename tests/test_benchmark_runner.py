@@ -19,7 +19,7 @@ from flowalign.benchmark import load_feature_set, run
 from flowalign.benchmark.adapters import CLIPAdapter
 from flowalign.benchmark.feature_sets import encode_split
 from flowalign.benchmark.peers import GDA, NearestClassMean, TipAdapter, ZeroShot
-from flowalign.benchmark.runner import ROWS, read_rows
+from flowalign.benchmark.store import ROWS, read_rows
 from flowalign.datasets import make_cross_modal
 
 METHODS = {"zero-shot": ZeroShot(), "GDA-CLIP": GDA()}

@@ -26,7 +26,7 @@ from sklearn.model_selection import GridSearchCV
 import flowalign
 from flowalign import FlowMatchingAligner, SavedAligner
 from flowalign.benchmark import METHODS, run
-from flowalign.benchmark.runner import ROWS
+from flowalign.benchmark.store import ROWS
 from flowalign.datasets import make_cross_modal
 from flowalign.encoders import CallableEncoder
 from flowalign.encoders.cache import FILE_NAME

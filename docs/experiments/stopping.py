@@ -4,7 +4,8 @@
 
 For every feature set in FOLDER (see ``feature_sets.py``) a support set is drawn, and the field is
 fitted to it and to its stratified folds (min(shots, 4) of them; with one shot the folds hold out
-whole classes). Every rule sees the out-of-fold predictions alone. Prints the accuracy that its
+whole classes). Every rule sees the states of out-of-fold samples alone, and their cosines with the
+class embeddings, which are all that is read of them here. Prints the accuracy that its
 choice has on samples outside of the support set, in percent, averaged over the sets: training
 samples that were not drawn, or test data with ``--test``, to report.
 """

@@ -5,7 +5,8 @@
 """
 
 from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
+from flowalign.benchmark.open_set import run_open_set
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
 
-__all__ = ["METHODS", "FeatureSet", "load_feature_set", "run", "write_report"]
+__all__ = ["METHODS", "FeatureSet", "load_feature_set", "run", "run_open_set", "write_report"]

@@ -13,6 +13,7 @@ import joblib
 
 from flowalign.atomic_file import expanded
 from flowalign.benchmark.feature_sets import EMOJI, encode_split
+from flowalign.benchmark.open_set import run_open_set
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
 
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
     )
+    parser.add_argument(
+        "--open-set", action="store_true", help="also hold out classes, and score rows of none"
+    )
     parser.add_argument("--jobs", type=int, help="fits at once, all cores by default")
     parser.add_argument(
         "--scheduler",
@@ -54,20 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error('the report needs matplotlib: pip install "flowalign[plot]"')
     try:
         with _cluster(args, parser) if args.scheduler else nullcontext():
-            rows = run(
-                _paths(args, parser),
-                args.out,
-                methods={name: METHODS[name] for name in args.methods or METHODS},
-                shots=args.shots,
-                n_seeds=args.seeds,
-                oracle=args.oracle,
-                n_jobs=-1 if args.jobs is None else args.jobs,
-            )
+            paths, draws = _paths(args, parser), {"shots": args.shots, "n_seeds": args.seeds}
+            draws["n_jobs"] = -1 if args.jobs is None else args.jobs
+            methods = {name: METHODS[name] for name in args.methods or METHODS}
+            rows = run(paths, args.out, methods=methods, oracle=args.oracle, **draws)
+            open_set = run_open_set(paths, args.out, **draws) if args.open_set else []
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    failed = sum("error" in row for row in rows)
-    print(f"{len(rows)} fits, {failed} failed. {write_report(rows, args.out)}")
-    if failed == len(rows):
+    failed = sum("error" in row for row in rows + open_set)
+    n_fits = len(rows) + len(open_set)
+    print(f"{n_fits} fits, {failed} failed. {write_report(rows, args.out, open_set)}")
+    if failed == n_fits:
         sys.exit(f"All failed; the first: {rows[0]['error']}")
 
 

@@ -92,7 +92,10 @@ def page(cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) -> str:
         f"({'; '.join(sets)}), {n_draws} draws where there are samples left to draw. Figures are "
         "points of test accuracy by which one variant is above another, mean over draws and sets, "
         "with Student's 95 % interval over sets, each averaged over its numbers of shots. Stops "
-        "are fixed half way unless a name says otherwise, so that nothing is chosen on test. "
+        "are fixed half way unless a name says otherwise, so that nothing is chosen on test. What "
+        "is said of the flow is read from it alone: a state has the class of the most similar "
+        'class embedding. Gains, ``n_steps="auto"`` and adapted features are what the aligner '
+        "predicts. "
         "*Confirmed* and *contradicted* need an interval that excludes zero, and so four sets.",
     ]
     parts += [_difficulty(cells)]

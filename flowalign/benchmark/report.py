@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -18,7 +18,8 @@ import torch
 
 import flowalign
 from flowalign.atomic_file import expanded
-from flowalign.benchmark.summary import OURS, Summary, differences, is_oracle, summarise, wins
+from flowalign.benchmark.summary import OURS, Summary, is_oracle, summarise
+from flowalign.benchmark.tables import Table, accuracy_table, open_set_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +45,13 @@ INTRODUCTION = (
     "over draws of the mean over sets. Rank: average over sets, 1 is best. Seconds: of a fit, all "
     "choices included, with other fits beside it on the same machine."
 )
+OPEN_SET = (
+    "A random half of the classes is held out of class names and support set, another half in each "
+    "draw. A cell has the area under the ROC curve for telling test rows of the known classes from "
+    "the others, then the share of the others that pass where 95 % of the known rows do; both in "
+    "percent, mean over draws. Rank, differences, wins and losses are of the former. Known rows "
+    "refused: below the threshold of the aligner at its nominal 5 %."
+)
 CAPTIONS = {
     "differences": f"Points by which {OURS} is above each method, mean over sets, with Student's "
     "95 % intervals over sets. Grey: chosen on test.",
@@ -54,7 +62,21 @@ CAPTIONS = {
 }
 
 
-def write_report(rows: Sequence[dict[str, Any]], out: str | os.PathLike[str]) -> Path:
+class Contents(NamedTuple):
+    """What the report says, before it is a page of either kind."""
+
+    facts: str
+    tables: list[Table]
+    pictures: dict[str, str]  # SVG, by name
+    open_set: list[Table]
+    failures: list[str]
+
+
+def write_report(
+    rows: Sequence[dict[str, Any]],
+    out: str | os.PathLike[str],
+    open_set: Sequence[dict[str, Any]] = (),
+) -> Path:
     """Write ``report.html``, ``report.md`` and the pictures of the latter.
 
     Parameters
@@ -63,6 +85,8 @@ def write_report(rows: Sequence[dict[str, Any]], out: str | os.PathLike[str]) ->
         As :func:`flowalign.benchmark.run` returns them.
     out : path
         A folder.
+    open_set : sequence of dict
+        As :func:`flowalign.benchmark.run_open_set` returns them; they have a section of their own.
 
     Returns
     -------
@@ -74,12 +98,18 @@ def write_report(rows: Sequence[dict[str, Any]], out: str | os.PathLike[str]) ->
     if not rows:
         raise ValueError("rows is empty: there is nothing to report.")
     summaries = summarise(rows)
-    pictures = _pictures(rows, summaries)
-    for name, svg in pictures.items():
+    contents = Contents(
+        _facts(rows),
+        [accuracy_table(summary) for summary in summaries],
+        _pictures(rows, summaries),
+        open_set_tables(open_set),
+        _failures([*rows, *open_set]),
+    )
+    for name, svg in contents.pictures.items():
         (out / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (out / "report.md").write_text(_markdown(rows, summaries, pictures), encoding="utf-8")
+    (out / "report.md").write_text(_markdown(contents), encoding="utf-8")
     page = out / "report.html"
-    page.write_text(_html(rows, summaries, pictures), encoding="utf-8")
+    page.write_text(_html(contents), encoding="utf-8")
     return page
 
 
@@ -112,53 +142,6 @@ def _svg(name: str, figure: Figure) -> str:
     return re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{name}-", text.getvalue())
 
 
-def _table(summary: Summary) -> tuple[list[str], list[tuple[str, list[str]]], set[tuple[int, int]]]:
-    """Head, rows (method, cells) and the best cells, by row and column."""
-    compared = OURS in summary.methods
-    head = ["mean", "spread", "rank"]
-    head += [f"{OURS} above", "wins / ties / losses"] if compared else []
-    head += ["log-loss", "ECE", "seconds"]
-    n_columns = len(head)
-    head += summary.sets
-    body = []
-    for k, method in enumerate(summary.methods):
-        cells = [_percent(summary.mean()[k]), _percent(summary.spread[k], 2)]
-        cells.append(_number(summary.ranks[k], 1))
-        if compared:
-            cells.append(_difference(summary, method) if method != OURS else "")
-            won = " / ".join(map(str, wins(summary, method)))
-            cells.append(won if method != OURS and np.isfinite(summary.accuracy[k]).any() else "")
-        cells += [_number(summary.means["log_loss"][k], 2), _number(summary.means["ece"][k], 3)]
-        seconds = summary.means["fit_seconds"][k]
-        cells.append(f"{seconds:.2g}" if np.isfinite(seconds) else "-")
-        body.append((method, cells + [_percent(value) for value in summary.accuracy[k]]))
-    honest = np.array([not is_oracle(m) for m in summary.methods])
-    values = np.column_stack([summary.mean(), summary.accuracy])
-    places = [0, *range(n_columns, len(head))]
-    values = np.where(honest[:, None], values, np.nan).round(4)
-    best = {
-        (int(k), column)
-        for column, found in zip(places, values.T, strict=True)
-        for k in np.flatnonzero(found == np.nanmax(found, initial=-1))
-    }
-    return head, body, best
-
-
-def _difference(summary: Summary, method: str) -> str:
-    middle, low, high = 100 * np.array(differences(summary, method))
-    if not np.isfinite(middle):
-        return "-"
-    return f"{middle:+.1f}" + (f" [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "")
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return _number(100 * value, digits)
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if np.isfinite(value) else "-"
-
-
 def _facts(rows: Sequence[dict[str, Any]]) -> str:
     sets = {row["set"] for row in rows}
     seeds = sorted({row["seed"] for row in rows})
@@ -179,60 +162,63 @@ def _failures(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _title(summary: Summary) -> str:
-    return f"{summary.n_shots} labelled sample{'s' if summary.n_shots > 1 else ''} a class"
-
-
-def _markdown(
-    rows: Sequence[dict[str, Any]], summaries: Sequence[Summary], pictures: dict[str, str]
-) -> str:
-    lines = ["# Benchmark", "", INTRODUCTION, "", _facts(rows), ""]
-    for summary in summaries:
-        head, body, best = _table(summary)
-        names = [name.replace("|", r"\|") for name in head]
-        lines += [f"## {_title(summary)}", "", f"| method | {' | '.join(names)} |"]
-        lines.append("|---|" + "---:|" * len(head))
-        for k, (method, cells) in enumerate(body):
-            shown = [f"**{c}**" if (k, j) in best else c for j, c in enumerate(cells)]
-            name = method.replace("*", r"\*").replace("|", r"\|")
-            lines.append(f"| {name} | {' | '.join(shown)} |")
-        lines.append("")
+def _markdown(contents: Contents) -> str:
+    facts, tables, pictures, open_set, failures = contents
+    lines = ["# Benchmark", "", INTRODUCTION, "", facts, ""]
+    for table in tables:
+        lines += _markdown_table(table)
     for name in pictures:
         lines += [f"![{CAPTIONS[name]}]({name}.svg)", "", CAPTIONS[name], ""]
-    failures = _failures(rows)
+    for k, table in enumerate(open_set):
+        lines += _markdown_table(table, "" if k else OPEN_SET)
     if failures:
         lines += ["## Fits that failed", "", *[f"- {line}" for line in failures], ""]
     return "\n".join(lines)
 
 
-def _html(
-    rows: Sequence[dict[str, Any]], summaries: Sequence[Summary], pictures: dict[str, str]
-) -> str:
+def _markdown_table(table: Table, introduction: str = "") -> list[str]:
+    names = [name.replace("|", r"\|") for name in table.head]
+    lines = [f"## {table.title}", ""]
+    lines += [introduction, ""] if introduction else []
+    lines += [f"| method | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for k, (method, cells) in enumerate(table.body):
+        shown = [f"**{c}**" if (k, j) in table.best else c for j, c in enumerate(cells)]
+        name = method.replace("*", r"\*").replace("|", r"\|")
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
+def _html(contents: Contents) -> str:
+    facts, tables, pictures, open_set, failures = contents
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><title>Benchmark</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{STYLE}</style></head><body>",
-        f"<h1>Benchmark</h1><p>{INTRODUCTION}</p><p>{html.escape(_facts(rows))}</p>",
+        f"<h1>Benchmark</h1><p>{INTRODUCTION}</p><p>{html.escape(facts)}</p>",
     ]
-    for summary in summaries:
-        head, body, best = _table(summary)
-        names = "".join(f"<th>{html.escape(name)}</th>" for name in ["", *head])
-        parts.append(f"<h2>{_title(summary)}</h2><div class='scroll'><table>")
-        parts.append(f"<thead><tr>{names}</tr></thead><tbody>")
-        for k, (method, cells) in enumerate(body):
-            kind = "ours" if method == OURS else "oracle" if is_oracle(method) else ""
-            shown = "".join(
-                f'<td class="best">{c}</td>' if (k, j) in best else f"<td>{c}</td>"
-                for j, c in enumerate(cells)
-            )
-            parts.append(f'<tr class="{kind}"><td>{html.escape(method)}</td>{shown}</tr>')
-        parts.append("</tbody></table></div>")
+    for table in tables:
+        parts += _html_table(table)
     for name, svg in pictures.items():
         drawing = svg[svg.index("<svg") :]
         parts.append(f"<figure>{drawing}<figcaption>{CAPTIONS[name]}</figcaption></figure>")
-    failures = _failures(rows)
+    for k, table in enumerate(open_set):
+        parts += _html_table(table, "" if k else f"<p>{OPEN_SET}</p>")
     if failures:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in failures)
         parts.append(f"<h2>Fits that failed</h2><ul>{items}</ul>")
     return "\n".join([*parts, "</body></html>", ""])
+
+
+def _html_table(table: Table, introduction: str = "") -> list[str]:
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in ["", *table.head])
+    parts = [f"<h2>{table.title}</h2>{introduction}<div class='scroll'><table>"]
+    parts.append(f"<thead><tr>{names}</tr></thead><tbody>")
+    for k, (method, cells) in enumerate(table.body):
+        kind = "ours" if method == OURS else "oracle" if is_oracle(method) else ""
+        shown = "".join(
+            f'<td class="best">{c}</td>' if (k, j) in table.best else f"<td>{c}</td>"
+            for j, c in enumerate(cells)
+        )
+        parts.append(f'<tr class="{kind}"><td>{html.escape(method)}</td>{shown}</tr>')
+    return [*parts, "</tbody></table></div>"]

@@ -1,30 +1,20 @@
-"""Runs methods on feature sets, a row per fit; what is there already is not run again."""
+"""Runs methods on feature sets, a row per fit."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone
-from tqdm import tqdm
 
-import flowalign
-from flowalign import parameters
 from flowalign.aligner import FlowMatchingAligner
-from flowalign.atomic_file import expanded
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
-from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
+from flowalign.benchmark.feature_sets import FeatureSet
 from flowalign.benchmark.metrics import evaluate
 from flowalign.benchmark.peers import (
     GDA,
@@ -34,15 +24,10 @@ from flowalign.benchmark.peers import (
     TipAdapter,
     ZeroShot,
 )
+from flowalign.benchmark.store import Task, cells, collect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 METHODS: dict[str, BaseEstimator] = {
     "flowalign": FlowMatchingAligner(),
@@ -57,37 +42,48 @@ METHODS: dict[str, BaseEstimator] = {
     "LP++": LPPlusPlus(),
     "TaskRes": TaskRes(),
 }
-ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True)
-class Task:
-    """One fit."""
+class Fit(Task):
+    """One fit of a method, and what it predicts of the test data."""
 
-    path: Path
-    n_shots: int
-    seed: int
-    method: str
     estimator: BaseEstimator
     oracle: bool
-    fingerprint: str
+
+    unit = "fit"
 
     @property
-    def key(self) -> str:
-        """Says whether a row is of this very fit: same data, draw, parameters and version."""
+    def identity(self) -> list[Any]:
+        """The estimator and its parameters."""
         kind = type(self.estimator)
-        what = [
-            self.path.stem,
-            self.fingerprint,
-            self.n_shots,
-            self.seed,
-            self.method,
+        return [
             f"{kind.__module__}.{kind.__qualname__}",
             joblib.hash(self.estimator.get_params()),
             self.oracle,
-            flowalign.__version__,
         ]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+    def measure(self, data: FeatureSet) -> dict[str, Any]:
+        """Fit, predict and judge."""
+        rows = data.draw(self.n_shots, self.seed)
+        model = clone(self.estimator)
+        if "random_state" in model.get_params():
+            model.set_params(random_state=self.seed)
+        extra = {"X_val": data.X_test, "y_val": data.y_test} if self.oracle else {}
+        start = time.perf_counter()
+        model.fit(data.X_train[rows], data.y_train[rows], data.class_embeddings, **extra)
+        fitted = time.perf_counter()
+        proba = model.predict_proba(data.X_test)
+        predicted = time.perf_counter()
+        classes = data.class_embeddings.classes
+        proba = _all_classes(proba, model.classes_, len(data.X_test), classes)
+        return {
+            "n_samples": len(rows),
+            **evaluate(proba, data.y_test),
+            "fit_seconds": fitted - start,
+            "predict_seconds": predicted - fitted,
+            "choices": _choices(model),
+        }
 
 
 def run(
@@ -140,112 +136,25 @@ def run(
     ``joblib.parallel_config(backend="dask")``, workers read `paths` themselves; fits of one that
     died are run by another.
     """
-    parameters.integer("n_seeds", n_seeds, low=1)
-    for n_shots in shots:
-        parameters.integer("shots", n_shots, low=1)
-    out = expanded(out)
-    out.mkdir(parents=True, exist_ok=True)
-    names = [Path(path).stem for path in paths]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"paths must name feature sets, each by another name; got {names}.")
-    tasks = {task.key: task for task in _tasks(paths, methods or METHODS, shots, n_seeds, oracle)}
-    with (out / ROWS).open("a", encoding="utf-8") as file:
-        _lock(file)
-        done = {row["key"]: row for row in read_rows(out) if row["key"] in tasks}
-        left = [(key, task) for key, task in tasks.items() if key not in done]
-        results = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
-            delayed(_fit)(key, task) for key, task in left
-        )
-        for row in tqdm(
-            results, total=len(tasks), initial=len(done), unit="fit", disable=not verbose
-        ):
-            line = json.dumps(row, default=float)
-            file.write(line + "\n")
-            file.flush()
-            done[row["key"]] = json.loads(line)  # as it is read another time
-    return [done[key] for key in tasks]
-
-
-def _lock(file: IO[str]) -> None:
-    """Let no other run write to this file; the system lifts it when the process ends."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"out: another run is writing to {file.name}.") from error
-
-
-def read_rows(out: Path) -> list[dict[str, Any]]:
-    """Read the rows in a folder. What an interruption left of a last line is cut off."""
-    path = out / ROWS
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    rows = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            warnings.warn(f"{path}, line {number} is damaged; its fit is run again.", stacklevel=3)
-    return rows
+    tasks = _tasks(paths, methods or METHODS, shots, n_seeds, oracle)
+    return collect(tasks, out, n_jobs=n_jobs, verbose=verbose)
 
 
 def _tasks(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: Sequence[str | os.PathLike[str]],
     methods: dict[str, BaseEstimator],
     shots: Sequence[int],
     n_seeds: int,
     oracle: bool,
 ) -> Iterable[Task]:
-    for path in map(expanded, paths):
-        path = path.absolute()  # other processes may be in other folders
-        for n_shots in shots:
-            data = load_feature_set(path)
-            all_drawn = np.bincount(data.y_train).max() <= n_shots
-            for seed in range(1 if all_drawn else n_seeds):
-                for name, estimator in methods.items():
-                    what = (path, int(n_shots), seed)
-                    yield Task(*what, name, estimator, False, data.fingerprint)
-                    if oracle and isinstance(estimator, Peer) and estimator.candidates:
-                        yield Task(*what, f"{name}*", estimator, True, data.fingerprint)
-
-
-def _fit(key: str, task: Task) -> dict[str, Any]:
-    """Fit, predict and judge; never raises an Exception."""
-    row: dict[str, Any] = {"key": key, "set": task.path.stem, "n_shots": task.n_shots}
-    row |= {"seed": task.seed, "method": task.method}
-    try:
-        data = load_feature_set(task.path)
-        if data.fingerprint != task.fingerprint:
-            raise RuntimeError(f"{task.path} was changed during the run")
-        return row | _judge(task, data)
-    except Exception as error:
-        return row | {"error": f"{type(error).__name__}: {error}"}
-
-
-def _judge(task: Task, data: FeatureSet) -> dict[str, Any]:
-    rows = data.draw(task.n_shots, task.seed)
-    model = clone(task.estimator)
-    if "random_state" in model.get_params():
-        model.set_params(random_state=task.seed)
-    extra = {"X_val": data.X_test, "y_val": data.y_test} if task.oracle else {}
-    start = time.perf_counter()
-    model.fit(data.X_train[rows], data.y_train[rows], data.class_embeddings, **extra)
-    fitted = time.perf_counter()
-    proba = model.predict_proba(data.X_test)
-    predicted = time.perf_counter()
-    proba = _all_classes(proba, model.classes_, len(data.X_test), data.class_embeddings.classes)
-    return {
-        "n_samples": len(rows),
-        **evaluate(proba, data.y_test),
-        "fit_seconds": fitted - start,
-        "predict_seconds": predicted - fitted,
-        "choices": _choices(model),
-    }
+    for data, cell in cells(paths, shots, n_seeds):
+        _, n_shots, seed, _ = cell
+        if seed and np.bincount(data.y_train).max() <= n_shots:
+            continue  # nothing is left to draw
+        for name, estimator in methods.items():
+            yield Fit(*cell, name, estimator, False)
+            if oracle and isinstance(estimator, Peer) and estimator.candidates:
+                yield Fit(*cell, f"{name}*", estimator, True)
 
 
 def _all_classes(

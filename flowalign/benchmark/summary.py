@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OURS = "flowalign"
 FEWEST = 4  # sets that an interval is made from
 TIE = 0.005
+BESIDE = ("log_loss", "ece", "fit_seconds", "predict_seconds")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Summary:
         Sets in alphabetical order, methods in that of their rows. A method with an error in any
         draw of a set has no result there.
     accuracy : ndarray of shape (n_methods, n_sets)
-        Mean over draws; nan where there is none.
+        Mean over draws, of it or of whatever else was summarised; nan where there is none.
     spread : ndarray of shape (n_methods,)
         Standard deviation over draws of the mean over sets, sets with a single draw left out; nan
         if there are fewer than two draws.
@@ -37,7 +38,7 @@ class Summary:
         Average over sets of the rank among methods that are no oracles; nan for oracles and for
         methods without a result on some set.
     means : dict of str to ndarray of shape (n_methods,)
-        Of ``log_loss``, ``ece``, ``fit_seconds`` and ``predict_seconds`` over sets.
+        Over sets, of what goes beside.
     draws : dict
         The accuracies behind it: of method and set, those of its draws in the order of seeds.
     """
@@ -56,15 +57,29 @@ class Summary:
         return self.accuracy.mean(axis=1)
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
-    """Summarise rows, as :func:`flowalign.benchmark.run` returns them, by number of shots."""
+def summarise(
+    rows: Sequence[dict[str, Any]], score: str = "accuracy", beside: Sequence[str] = BESIDE
+) -> list[Summary]:
+    """Summarise rows by number of shots.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As :func:`flowalign.benchmark.run` returns them.
+    score : str
+        What is summarised, better if higher.
+    beside : sequence of str
+        What is averaged beside it.
+    """
     by_shots = defaultdict(list)
     for row in rows:
         by_shots[row["n_shots"]].append(row)
-    return [_summary(n_shots, by_shots[n_shots]) for n_shots in sorted(by_shots)]
+    return [_summary(n, by_shots[n], score, beside) for n in sorted(by_shots)]
 
 
-def _summary(n_shots: int, rows: list[dict[str, Any]]) -> Summary:
+def _summary(
+    n_shots: int, rows: list[dict[str, Any]], score: str, beside: Sequence[str]
+) -> Summary:
     sets = sorted({row["set"] for row in rows})
     methods = list(dict.fromkeys(row["method"] for row in rows))
     cells = defaultdict(list)
@@ -81,12 +96,9 @@ def _summary(n_shots: int, rows: list[dict[str, Any]]) -> Summary:
             ]
         )
 
-    accuracy = table("accuracy")
-    draws = {cell: np.array([row["accuracy"] for row in found]) for cell, found in good.items()}
-    means = {
-        name: table(name).mean(axis=1)
-        for name in ("log_loss", "ece", "fit_seconds", "predict_seconds")
-    }
+    accuracy = table(score)
+    draws = {cell: np.array([row[score] for row in found]) for cell, found in good.items()}
+    means = {name: table(name).mean(axis=1) for name in beside}
     spread = np.array([_spread([draws.get((m, s)) for s in sets]) for m in methods])
     ranks = np.full(len(methods), np.nan)
     ranked = [k for k, m in enumerate(methods) if not is_oracle(m)]
