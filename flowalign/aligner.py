@@ -9,22 +9,20 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from flowalign import inputs, parameters
-from flowalign.coupling import Coupling
-from flowalign.embedding_forms import classes_of
-from flowalign.equal_embeddings import shadowed_names, warn_of_equal_names
-from flowalign.feature_scale import warn_of_loud_column
+from flowalign import parameters
 from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
-from flowalign.read_out import FlowClassifier
 from flowalign.stopping import choose_stop, score_steps
+from flowalign.support import Support
+from flowalign.transduction import TransductiveClassifier
+from flowalign.unlabeled_rows import warn_of_disagreement
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-class FlowMatchingAligner(FlowClassifier, BaseEstimator):
+class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
     Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from every support
@@ -90,6 +88,9 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     unknown_rate : float, default=0.05
         Share of the rows of known classes that may be refused by mistake; estimated on support
         samples. Read when predicting.
+    unlabeled_label : str, number or None, default=None
+        Rows of y with this label have none: they are taken in like those of `X_unlabeled`, after
+        these. None means that all rows of y have a label. When scored they count as errors.
     memory : str, object with the interface of joblib.Memory, or None, default=None
         Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
         `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. "mlp"
@@ -123,13 +124,22 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
     support_scores_ : ndarray of shape (m,)
         :meth:`score_samples` of the support samples, each to the model without it, ascending; of
         very many an even share, of a single one none.
+    transduction_ : ndarray of shape (m,)
+        Labels of the unlabelled rows, those of `X_unlabeled` first, each by a model without it;
+        made when asked for. Files and pickles do not keep the rows, and so not these.
+    transduction_proba_ : ndarray of shape (m, C)
+        Their class probabilities, likewise.
+    unlabeled_weight_ : ndarray of shape (C,) or None
+        What the unlabelled rows of each class count for, in labelled ones; None without such rows.
+    class_agreement_ : ndarray of shape (C,) or None
+        Of each class, how far its unlabelled rows lie where its labelled ones do, from 0 to 1.
     unknown_threshold_ : float
         Score below which `predict` refuses a row, if `unknown_label` is set: the `unknown_rate`
         quantile of `support_scores_`; minus infinity if there are none.
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
-        Epochs run; 1 for a field in closed form.
+        Epochs run; for a field in closed form how often it looked at unlabelled rows, at least 1.
     n_steps_, stop_time_ : int, float
         Steps that `predict` takes now, and the time at which they end, the nearest to a chosen one.
     logit_scale_, posterior_weight_ : float
@@ -209,6 +219,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         logit_scale: float | str = "auto",
         unknown_label: Any = None,
         unknown_rate: float = 0.05,
+        unlabeled_label: Any = None,
         memory: Any = None,
         device: str | torch.device = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -232,13 +243,16 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self.logit_scale = logit_scale
         self.unknown_label = unknown_label
         self.unknown_rate = unknown_rate
+        self.unlabeled_label = unlabeled_label
         self.memory = memory
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
     # What fit takes beyond X and y: metadata routing works without set_fit_request.
-    __metadata_request__fit: ClassVar = {"class_embeddings": True, "X_val": True, "y_val": True}
+    __metadata_request__fit: ClassVar = dict.fromkeys(
+        ("class_embeddings", "X_val", "y_val", "X_unlabeled"), True
+    )
 
     def fit(
         self,
@@ -247,6 +261,7 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         class_embeddings: Any = None,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        X_unlabeled: ArrayLike | None = None,
     ) -> FlowMatchingAligner:
         """Fit the velocity field to labelled support samples.
 
@@ -267,6 +282,11 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             if they are as long.
         y_val : array-like of shape (m,) or None
             Their labels, out of those of the class embeddings.
+        X_unlabeled : array-like of shape (m, d) or None
+            Features of rows without labels, which help to estimate the classes: of the same kind as
+            X, of the same classes or some of them. May be a memory-mapped file larger than memory:
+            it is read in blocks, a few times over. The rules of `X_val` for pipelines and
+            cross-validation hold.
 
         Returns
         -------
@@ -283,53 +303,46 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
-        given = self.class_embeddings if class_embeddings is None else class_embeddings
-        given_X = X
-        X, y, zeros_allowed = inputs.check_support_data(
-            X, y, samples_needed=given is None, estimator=self, unknown_label=self.unknown_label
-        )
-        names_and_width = inputs.named(given_X, X[:1])
-        X = self._normalized(X, self.normalize, zeros_allowed)
-        in_fit = class_embeddings is not None
-        classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=self.normalize)
-        parameters.check_unknown_label(self.unknown_label, classes)
-        validation_set = None
-        if X_val is not None or y_val is not None:
-            rows, labels, zeros_allowed = inputs.check_validation_data(
-                X_val, y_val, given_X, X, classes, self.unknown_label
-            )
-            rows = self._normalized(rows, self.normalize, zeros_allowed, "X_val")
-            validation_set = rows, np.searchsorted(classes, labels)
-        coupling = Coupling.by_class(X, codes, E, self.joint)
-        if self.normalize:
-            warn_of_loud_column(coupling.X, coupling.codes)
+        support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled)
         del X  # of many samples no second copy should stay
-        counts = np.bincount(codes, minlength=len(classes))
-        warn_of_equal_names(classes, E, counts)
-        prior = parameters.class_probabilities(self.class_prior, classes, counts)
-        prior = np.where(shadowed_names(E, counts), parameters.IMPOSSIBLE, prior)
-        kind_name = self.velocity_field if len(codes) else UNTRAINED
+        coupling, pool, params = support.coupling, support.pool, self.get_params(deep=False)
+        labelled = len(coupling.X) > 0
+        kind_name = self.velocity_field if labelled else UNTRAINED
         kind = kind_of(kind_name)
-        fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
-        fitted = fit_field(coupling)
+        if pool is not None and not labelled:
+            raise ValueError(
+                "X_unlabeled has rows, but there is no labelled one to begin with; label some."
+            )
+        if pool is not None and "pool" not in kind.settings:
+            raise ValueError(
+                f"velocity_field={self.velocity_field!r} takes no X_unlabeled; leave it out."
+            )
+        fitted = field_fitter(kind, params, support.prior, device, pool)(coupling)
         source, scores, stop = None, None, None
         if parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale):
-            source, parts = hold_out(kind, fitted, coupling, validation_set, fit_field)
+            fit_field = field_fitter(kind, params, support.prior, device)
+            source, parts = hold_out(kind, fitted, coupling, support.validation_set, fit_field)
             scores = score_steps(source, parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
-            stop = choose_stop(source, scores, kind.one_shot_stop) if len(codes) else 0.0
+            stop = choose_stop(source, scores, kind.one_shot_stop) if labelled else 0.0
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
-        validate_data(self, names_and_width, skip_check_array=True)
-        self.classes_ = np.array(classes)
+        validate_data(self, support.names_and_width, skip_check_array=True)
+        self.classes_ = np.array(support.classes)
         self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype, order="C")
         self.joint_ = bool(coupling.joint)
         self.embedding_map_ = coupling.embedding_map
         self.velocity_field_ = fitted.field
         self.gaussian_model_ = fitted.model
-        self.class_prior_ = prior
+        self.class_prior_ = support.prior
         self.support_scores_ = fitted.support_scores
         self.loss_curve_ = fitted.loss_curve
-        self.n_iter_ = max(1, len(fitted.loss_curve))
+        taken_in = fitted.taken_in
+        self.n_iter_ = len(fitted.loss_curve) or (1 if taken_in is None else taken_in.n_iter)
+        self.unlabeled_weight_ = None if taken_in is None else taken_in.class_weights
+        self.class_agreement_ = None if taken_in is None else taken_in.agreement
+        self._inductive_model = fitted.inductive
+        self._assigned = None if taken_in is None else taken_in.rows
+        self._pool = pool
         self.stop_scores_ = scores
         self.stop_source_ = source
         self.device_ = str(device)
@@ -337,4 +350,5 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         self._stop = stop
         self._normalize = bool(self.normalize)
         self._classifier = self._make_classifier()
+        warn_of_disagreement(self.classes_, self.unlabeled_weight_, self.class_agreement_)
         return self

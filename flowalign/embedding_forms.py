@@ -119,5 +119,5 @@ def warn_of_codes(table: ClassEmbeddings, y: NDArray[Any]) -> None:
             "such as VotingClassifier, made them out of other integers, classes have been given "
             f"the embeddings of others. {CODES_THROUGHOUT}",
             UserWarning,
-            stacklevel=4,  # whoever called fit
+            stacklevel=5,  # whoever called fit
         )

@@ -47,5 +47,5 @@ def warn_of_loud_column(X: NDArray[Any], codes: NDArray[Any]) -> None:
             "that is meant, bring the columns to a common scale first, "
             "make_pipeline(StandardScaler(), aligner), or drop that one.",
             UserWarning,
-            stacklevel=3,  # whoever called fit
+            stacklevel=4,  # whoever called fit
         )

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters, sphere
+from flowalign.gaussian.posterior import PosteriorMean
 from flowalign.solved_rows import SolvedRows
 
 if TYPE_CHECKING:
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
     from flowalign.fields import VelocityField
     from flowalign.gaussian import GaussianModel
-    from flowalign.gaussian.posterior import ClassPosterior
-
-
-# Of features that are not normalised: the field is float32, and variances are squares.
-LARGEST = 1e18
+    from flowalign.gaussian.posterior import Classifier
+    from flowalign.gaussian.unlabeled import Assigned
+    from flowalign.unlabeled_rows import UnlabeledRows
 
 
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -46,7 +45,10 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         gaussian_model_: GaussianModel | None
         class_embeddings_: NDArray[Any]
         class_prior_: NDArray[Any]
-        _classifier: ClassPosterior | None
+        _inductive_model: GaussianModel | None
+        _classifier: Classifier | None
+        _pool: UnlabeledRows | None
+        _assigned: Assigned | None
         n_features_in_: int
         device_: str
 
@@ -167,24 +169,6 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             features = check_array(array, estimator=self, input_name="X", **checks)
         return features, inputs.holds_integers(array)
 
-    def _normalized(
-        self,
-        features: NDArray[Any],
-        normalize: bool,
-        zeros_allowed: bool,
-        name: str = "X",
-        first: int = 0,
-    ) -> NDArray[Any]:
-        if not normalize:
-            largest = max(features.max(initial=0), -features.min(initial=0))
-            if largest > LARGEST:
-                raise ValueError(
-                    f"{name} has values up to {largest:.1e}, whose squares are no float32 numbers; "
-                    f"bring them below {LARGEST:.0e}, or use normalize=True."
-                )
-            return features
-        return sphere.unit_rows(features, name, zeros_allowed=zeros_allowed, first=first)
-
     @torch.inference_mode()
     def _solve(
         self, features: NDArray[Any], zeros_allowed: bool, n_steps: int, *, last_only: bool
@@ -198,7 +182,9 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         targets = goals = None
         for block in blocks.slices(len(features), rows):
             start = block.start
-            part = self._normalized(features[block], self._normalize, zeros_allowed, "X", start)
+            part = sphere.prepared(
+                features[block], "X", self._normalize, zeros_allowed, first=start
+            )
             x = self._tensor(part)
             if targets is None or goals is None:
                 if x.dtype == torch.float64:
@@ -223,7 +209,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         dtype = torch.float64 if self.device_ == "cpu" and array.dtype == np.float64 else None
         return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
 
-    def _make_classifier(self) -> ClassPosterior | None:
+    def _make_classifier(self) -> Classifier | None:
         """Make what the model says of rows before they move, in float32, where the field is.
 
         It follows from what is fitted, so that it is neither pickled nor stored.
@@ -231,14 +217,16 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if self.gaussian_model_ is None:
             return None
         like = self.gaussian_model_.within.basis
-        parts = self.class_embeddings_, np.log(self.class_prior_)
-        targets, log_prior = (torch.tensor(part).to(like) for part in parts)
-        classifier = self.gaussian_model_.classifier(targets, log_prior).to(torch.float32)
-        return classifier.to(torch.device(self.device_))
+        given = self.class_embeddings_, np.log(self.class_prior_)
+        targets, log_prior = (torch.tensor(array).to(like) for array in given)
+        models = (self.gaussian_model_, self._inductive_model)
+        parts = [model.classifier(targets, log_prior) for model in models if model is not None]
+        classifier: Classifier = parts[0] if len(parts) == 1 else PosteriorMean(*parts)
+        return classifier.to(torch.float32).to(torch.device(self.device_))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_classifier"}
+        left_out = {"_classifier", "_pool", "_assigned"}
+        return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -251,7 +239,10 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             self.velocity_field_.to(device)
             if self.gaussian_model_ is not None:
                 self.gaussian_model_ = self.gaussian_model_.to(device)
+            if self._inductive_model is not None:
+                self._inductive_model = self._inductive_model.to(device)
             self._classifier = self._make_classifier()
+            self._pool = self._assigned = None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

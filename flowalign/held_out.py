@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.fields import Fitted, Flow, Kind, VelocityField
-    from flowalign.gaussian.posterior import ClassPosterior
+    from flowalign.gaussian.posterior import Classifier
 
 VALIDATION_DATA = "validation data"
 LEAVE_ONE_OUT = "leave-one-out"
@@ -51,7 +51,7 @@ class HeldOut:
         Their classes, rows of `targets`.
     targets : Tensor of shape (C, d)
         In the feature space.
-    classifier : ClassPosterior or None
+    classifier : ClassPosterior, PosteriorMean or None
         What a model that was fitted without them says of their classes before they move.
     """
 
@@ -59,7 +59,7 @@ class HeldOut:
     x: Tensor
     codes: NDArray[Any]
     targets: Tensor
-    classifier: ClassPosterior | None = None
+    classifier: Classifier | None = None
 
     @torch.inference_mode()
     def contrasts(

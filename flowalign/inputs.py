@@ -207,9 +207,15 @@ def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def check_support_data(
-    X: Any, y: Any, *, samples_needed: bool, unknown_label: Any, estimator: Any
-) -> tuple[NDArray[Any], NDArray[Any], bool]:
-    """Return features and labels as arrays, and whether rows of zeros are allowed.
+    X: Any,
+    y: Any,
+    *,
+    samples_needed: bool,
+    unknown_label: Any,
+    unlabeled_label: Any,
+    estimator: Any,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], bool]:
+    """Return features and labels as arrays, unlabelled rows, and whether rows of zeros are allowed.
 
     Rows with the `unknown_label` are dropped.
     """
@@ -220,7 +226,11 @@ def check_support_data(
     features, labels = check_X_y(
         X, y, dtype=float_dtypes(X), ensure_min_samples=0, estimator=estimator
     )
-    if (known := _known(labels, unknown_label)) is not None:
+    unlabeled = features[:0]
+    if (labelled := _without(labels, unlabeled_label)) is not None:
+        unlabeled = features[~labelled]
+        features, labels = features[labelled], labels[labelled]
+    if (known := _without(labels, unknown_label)) is not None:
         features, labels = features[known], labels[known]
     if len(labels):
         label_values(labels, "y")
@@ -231,14 +241,40 @@ def check_support_data(
             f"X has 0 sample(s) (shape={features.shape}), and there are no class_embeddings. "
             "Give samples, or class_embeddings in the space of X for zero-shot classification."
         )
-    return features, labels, holds_integers(X)
+    return features, labels, unlabeled, holds_integers(X)
 
 
-def _known(labels: NDArray[Any], unknown_label: Any) -> NDArray[np.bool_] | None:
-    """Rows whose label is not the unknown one; None if there is none of these."""
-    if unknown_label is None:
+def _without(labels: NDArray[Any], dropped: Any) -> NDArray[np.bool_] | None:
+    """Rows that do not have a label; None if it is None."""
+    if dropped is None:
         return None
-    return np.array([label != unknown_label for label in labels.tolist()], dtype=bool)
+    return np.array([label != dropped for label in labels.tolist()], dtype=bool)
+
+
+def check_unlabeled_data(X_unlabeled: Any, X: Any, width: int) -> tuple[NDArray[Any], bool]:
+    """Return unlabelled features as an array, not copied, and whether they are integers.
+
+    They must match the support data, ``X`` as it was given. Their values are looked at later.
+    """
+    names, expected = column_names(X_unlabeled), column_names(X)
+    if names is not None and expected is not None and names != expected:
+        raise ValueError(
+            f"X_unlabeled has columns {shorten(names)} where X has {shorten(expected)}; give "
+            "both the same, in the same order."
+        )
+    try:
+        floats = isinstance(X_unlabeled, np.ndarray) and X_unlabeled.dtype.kind == "f"
+        array = X_unlabeled if floats else as_numpy(X_unlabeled, "X_unlabeled")
+        rows = check_array(array, ensure_min_samples=0, ensure_all_finite=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"X_unlabeled must be features like X: {error}") from error
+    if rows.shape[1] != width:
+        raise ValueError(
+            f"X_unlabeled is {rows.shape[1]} wide and X is {width} wide; take both from the "
+            "same encoder. In a Pipeline whose earlier steps change the width, pass "
+            "transform_input=['X_unlabeled']."
+        )
+    return rows, holds_integers(array)
 
 
 def check_validation_data(
@@ -247,12 +283,12 @@ def check_validation_data(
     X: Any,
     features: NDArray[Any],
     classes: NDArray[Any],
-    unknown_label: Any,
+    dropped: tuple[Any, ...],
 ) -> tuple[NDArray[Any], NDArray[Any], bool]:
     """Return validation features and labels as arrays, and whether the features are integers.
 
     They must match the support data: ``X`` as it was given, ``features`` as it is used, and the
-    labels that have a class embedding, ``classes``. Rows with the `unknown_label` are dropped.
+    labels that have a class embedding, ``classes``. Rows with `dropped` labels are left out.
     """
     if X_val is None or y_val is None:
         given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
@@ -279,8 +315,9 @@ def check_validation_data(
             "same encoder. In a Pipeline whose earlier steps change the width, pass "
             "transform_input=['X_val']."
         )
-    if (known := _known(labels, unknown_label)) is not None:
-        rows, labels = rows[known], labels[known]
+    for label in dropped:
+        if (kept := _without(labels, label)) is not None:
+            rows, labels = rows[kept], labels[kept]
     unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
     if unknown:
         raise ValueError(

@@ -40,6 +40,12 @@ def check_parameters(params: dict[str, Any]) -> None:
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):
         raise TypeError(f"normalize must be True or False, got {params['normalize']!r}.")
+    label = params["unlabeled_label"]
+    if label is not None and label == params["unknown_label"]:
+        raise ValueError(
+            f"unlabeled_label and unknown_label are both {label!r}; rows without a label are one "
+            "thing, rows of no class another."
+        )
     check_predict_parameters(params)
 
 
@@ -109,19 +115,19 @@ def class_probabilities(
     return prior if abs(total - 1) < 1e-12 else prior / total
 
 
-def check_unknown_label(label: Any, classes: NDArray[Any]) -> None:
-    """Check that what rows of no class are called is a label, and no class."""
+def check_unknown_label(label: Any, classes: NDArray[Any], name: str = "unknown_label") -> None:
+    """Check that what rows of no class, or without one, are called is a label, and no class."""
     if label is None:
         return
     text = isinstance(label, str)
     if not (text or isinstance(label, Real)) or label != label:
-        raise TypeError(f"unknown_label must be a string, a number or None, got {label!r}.")
+        raise TypeError(f"{name} must be a string, a number or None, got {label!r}.")
     if label in classes.tolist():
-        raise ValueError(f"unknown_label={label!r} is the label of a class; take another.")
+        raise ValueError(f"{name}={label!r} is the label of a class; take another.")
     if text != isinstance(classes[0], str):
         kind = "number" if text else "string"
         raise TypeError(
-            f"unknown_label={label!r} must be a {kind}, as the labels of the classes are: "
+            f"{name}={label!r} must be a {kind}, as the labels of the classes are: "
             f"{shorten(classes.tolist())}."
         )
 

@@ -21,7 +21,7 @@ from flowalign.stopping import ReadOut
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from flowalign.gaussian.posterior import ClassPosterior
+    from flowalign.gaussian.posterior import Classifier
 
 
 class FlowClassifier(FlowTransformer, ClassifierMixin):
@@ -35,7 +35,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         support_scores_: NDArray[np.float32] | None
         unknown_label: Any
         unknown_rate: float
-        _classifier: ClassPosterior | None
+        _classifier: Classifier | None
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict the label of each row.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flowalign.fields import VelocityField
-    from flowalign.gaussian.posterior import ClassPosterior
+    from flowalign.gaussian.posterior import Classifier
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ class SolvedRows:
         Class embeddings in the feature space.
     goals : Tensor of shape (C, d)
         The same in the coordinates of the field.
-    classifier : ClassPosterior or None
+    classifier : ClassPosterior, PosteriorMean or None
     """
 
     start: int
@@ -50,7 +50,7 @@ class SolvedRows:
     field: VelocityField
     targets: Tensor
     goals: Tensor
-    classifier: ClassPosterior | None
+    classifier: Classifier | None
 
     @property
     def last(self) -> Tensor:

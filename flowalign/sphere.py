@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LARGEST = 1e18
+"""Largest value of features that are not normalised: the field is float32, and variances are
+squares."""
+
 CLIP_SCALE = 100.0
 """Inverse temperature of cosines at which CLIP was trained; that of zero-shot classification."""
 
@@ -45,6 +49,21 @@ def unit_rows(
             "Drop them, or use normalize=False where length means something."
         )
     return result
+
+
+def prepared(
+    X: NDArray[Any], name: str, normalize: bool, zeros_allowed: bool, *, first: int = 0
+) -> NDArray[Any]:
+    """Rows as the model takes them: scaled to length 1, or as they are if not too large."""
+    if normalize:
+        return unit_rows(X, name, zeros_allowed=zeros_allowed, first=first)
+    largest = max(X.max(initial=0), -X.min(initial=0))
+    if largest > LARGEST:
+        raise ValueError(
+            f"{name} has values up to {largest:.1e}, whose squares are no float32 numbers; "
+            f"bring them below {LARGEST:.0e}, or use normalize=True."
+        )
+    return X
 
 
 def cosine_similarities(x: Tensor, targets: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from flowalign.feature_scale import (
     warn_of_loud_column,
     within_variances,
 )
-from flowalign.flow_transformer import LARGEST
-from flowalign.sphere import unit_rows
+from flowalign.sphere import LARGEST, unit_rows
 
 
 def offset_classes(n_classes, offset, dtype, per_class=8):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from flowalign.coupling import Coupling
     from flowalign.gaussian import GaussianModel
-    from flowalign.gaussian.posterior import ClassPosterior
+    from flowalign.gaussian.posterior import Classifier
+    from flowalign.gaussian.unlabeled import TakenIn
 
 
 class Flow(Protocol):
@@ -131,17 +132,23 @@ class Fitted(NamedTuple):
         Mean training loss of each epoch; empty without training.
     model : GaussianModel or None
         What is believed of the classes; None for a kind that goes without.
-    classifier : ClassPosterior or None
+    classifier : ClassPosterior, PosteriorMean or None
         What it says of the classes of rows before they move, in the dtype of the field.
     support_scores : ndarray of shape (m,) or None
-        How much samples look like a known class to the model without them.
+        How much samples look like a known class to the model without them, ascending.
+    inductive : GaussianModel or None
+        The model of the samples alone, where `model` has taken unlabelled rows in.
+    taken_in : TakenIn or None
+        How it did.
     """
 
     field: VelocityField
     loss_curve: list[float]
     model: GaussianModel | None = None
-    classifier: ClassPosterior | None = None
+    classifier: Classifier | None = None
     support_scores: NDArray[np.float32] | None = None
+    inductive: GaussianModel | None = None
+    taken_in: TakenIn | None = None
 
     def to(self, device: torch.device) -> Fitted:
         """Move to a device; out of a cache fields open on the CPU."""
@@ -149,6 +156,7 @@ class Fitted(NamedTuple):
             field=self.field.to(device),
             model=self.model and self.model.to(device),
             classifier=self.classifier and self.classifier.to(device),
+            inductive=self.inductive and self.inductive.to(device),
         )
 
 

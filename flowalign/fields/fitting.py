@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
+    from flowalign.gaussian.unlabeled import Pool
 
 
 def field_fitter(
-    kind: Kind, params: dict[str, Any], prior: NDArray[Any], device: torch.device
+    kind: Kind,
+    params: dict[str, Any],
+    prior: NDArray[Any],
+    device: torch.device,
+    pool: Pool | None = None,
 ) -> Callable[[Coupling], Fitted]:
     """Return what fits a field to a coupling, cached if `memory` says so.
 
@@ -35,9 +40,12 @@ def field_fitter(
     prior : ndarray of shape (C,)
         A probability for each class.
     device : torch.device
+    pool : Pool or None
+        Unlabelled rows, for a kind that takes them.
     """
     rng = check_random_state(params["random_state"])
     known = params | {"prior": prior, "device": str(device)}
+    known["pool"] = pool
     known["seeds"] = tuple(rng.randint(np.iinfo(np.int32).max, size=2).tolist())
     settings = {name: known[name] for name in kind.settings}
     memory = check_memory(params["memory"])

@@ -23,7 +23,7 @@ class Covariance:
         Eigenvalues, all positive.
     divisor : float
         What the scatter was divided by.
-    tail : int
+    tail : float
         Samples and pseudo-samples behind it, n - 1 + d.
     single_share : float
         Share of classes with a single sample, which have no scatter of their own.
@@ -32,7 +32,7 @@ class Covariance:
     basis: Tensor
     variances: Tensor
     divisor: float
-    tail: int
+    tail: float
     single_share: float
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 
 from flowalign import blocks, path
 from flowalign.fields.base import Fitted, Kind
-from flowalign.gaussian.evidence import weigh
+from flowalign.gaussian.evidence import Evidence, weigh
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
-from flowalign.gaussian.posterior import ClassPosterior
+from flowalign.gaussian.posterior import Classifier, ClassPosterior, PosteriorMean
 from flowalign.gaussian.statistics import ClassStatistics
+from flowalign.gaussian.unlabeled import Pool, TakenIn, take_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from flowalign.coupling import Coupling
 
 
-def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str) -> Fitted:
+def fit_gaussian(
+    coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str, pool: Pool | None = None
+) -> Fitted:
     """Fit the closed form.
 
     Parameters
@@ -37,6 +40,8 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
     noise : float
         Size of the noise on the path, relative to ``rms`` of the features.
     device : str
+    pool : Pool or None
+        Unlabelled rows.
 
     Returns
     -------
@@ -44,27 +49,31 @@ def fit_gaussian(coupling: Coupling, *, prior: NDArray[Any], noise: float, devic
         Its field is the exact minimiser of the flow matching loss under the model, unless the class
         embeddings are evidence in the space of the features.
     """
-    model, classifier, scores = fit_model(coupling, prior, device)
+    known = fit_model(coupling, prior, device, pool)
+    model = known.model
     place = model.within.basis.device
     targets = torch.tensor(coupling.targets, dtype=torch.float64, device=place)
     noise_std = noise * path.rms(torch.as_tensor(coupling.X, device=place))
     field = model.field(targets, torch.tensor(np.log(prior), device=place), noise_std=noise_std)
-    return Fitted(field.float(), [], model, classifier, scores)
+    return Fitted(field.float(), [], **known._asdict())
+
+
+class Known(NamedTuple):
+    """What is known of the classes; see :class:`flowalign.fields.Fitted`, of which it is part."""
+
+    model: GaussianModel
+    classifier: Classifier
+    support_scores: NDArray[np.float32]
+    inductive: GaussianModel | None = None
+    taken_in: TakenIn | None = None
 
 
 def fit_model(
-    coupling: Coupling, prior: NDArray[Any], device: str
-) -> tuple[GaussianModel, ClassPosterior, NDArray[np.float32]]:
+    coupling: Coupling, prior: NDArray[Any], device: str, pool: Pool | None = None
+) -> Known:
     """Estimate the model of the classes, and weigh its evidence on samples that are left out of it.
 
-    Returns
-    -------
-    model : GaussianModel
-    classifier : ClassPosterior
-        Of the model, in float32.
-    scores : ndarray of shape (m,)
-        How much the samples, of very many an even share, look like a known class to the model
-        without them, ascending.
+    With unlabelled rows, `pool`, it takes these in.
     """
     # The estimates need float64, which MPS lacks.
     place = "cpu" if device.startswith("mps") else device
@@ -79,30 +88,48 @@ def fit_model(
 
     targets, log_prior = tensor(coupling.targets), tensor(np.log(prior))
     E = None if coupling.E is None else tensor(coupling.E)
-    model = estimate(coupling)
+    model = model_of_all = estimate(coupling)
     judges, of_judges = coupling, model
     if (copies := coupling.copies).any():  # one of two equal samples gives the other away
         judges = coupling.without(np.flatnonzero(copies))
         of_judges = estimate(judges)
     rows = blocks.thinned(len(judges.X), max(targets.shape))
-    left_out = LeftOutSamples(
-        of_judges,
-        targets,
-        torch.tensor(judges.X[rows], dtype=torch.float32, device=place),
-        torch.tensor(judges.codes[rows], device=place),
-        joint=coupling.fixed_targets,
-    )
-    evidence = weigh(
-        left_out.density,
-        left_out.text,
-        np.log(prior),
-        judges.codes[rows],
-        width=targets.shape[1],
-        one_shot=coupling.one_shot,
-    )
-    model = replace(model, evidence=evidence)
-    classifier = model.classifier(targets, log_prior).to(torch.float32)
-    return model, classifier, left_out.scores(evidence)
+    samples = torch.tensor(judges.X[rows], dtype=torch.float32, device=place)
+    codes = torch.tensor(judges.codes[rows], device=place)
+
+    def left_out(model: GaussianModel) -> LeftOutSamples:
+        return LeftOutSamples(model, targets, samples, codes, joint=coupling.fixed_targets)
+
+    def weighed(said: LeftOutSamples) -> Evidence:
+        return weigh(
+            said.density,
+            said.text,
+            np.log(prior),
+            judges.codes[rows],
+            width=targets.shape[1],
+            one_shot=coupling.one_shot,
+        )
+
+    def classifier_of(model: GaussianModel) -> ClassPosterior:
+        return model.classifier(targets, log_prior).to(torch.float32)
+
+    said = left_out(of_judges)
+    model = replace(model, evidence=weighed(said))
+    assert model.evidence is not None
+    if pool is None or not len(pool):
+        return Known(model, classifier_of(model), said.scores(model.evidence))
+    x, y = tensor(coupling.X), torch.tensor(coupling.codes, device=place)
+    evidence = model.evidence
+
+    def judge(candidate: GaussianModel) -> Evidence:
+        # Copies give each other away: the weights stay as their samples had them.
+        return evidence if of_judges is not model_of_all else weighed(left_out(candidate))
+
+    taken_in = take_in(model, pool, x, y, E, classifier_of, judge)
+    found = taken_in.model
+    classifier = PosteriorMean(classifier_of(found), classifier_of(model))
+    assert found.evidence is not None
+    return Known(found, classifier, left_out(found).scores(found.evidence), model, taken_in)
 
 
 def leave_out(

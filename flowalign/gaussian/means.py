@@ -87,9 +87,35 @@ def estimate_means(statistics: ClassStatistics, E: Tensor | None) -> tuple[Means
         Inverse covariance of the sample means around the common mean.
     """
     S = statistics.sampled
-    counts, M = statistics.counts[S], statistics.means[S]
-    G = _gram(statistics, E)
+    G = gram(statistics, E)
     a, b = _spreads(G[S][:, S], statistics)
+    posterior, precision = tied_means(G, a, b, statistics.counts[S], statistics.means[S], S)
+    return posterior, precision
+
+
+def tied_means(
+    G: Tensor, a: float, b: float, counts: Tensor, M: Tensor, S: Tensor
+) -> tuple[MeansPosterior, Tensor]:
+    """Means of all classes, given those of some.
+
+    Parameters
+    ----------
+    G : Tensor of shape (C, C)
+        As from :func:`gram`.
+    a, b : float
+        Spreads of the means.
+    counts : Tensor of shape (S,)
+        Samples of the classes that have some; not always whole, and above 0.
+    M : Tensor of shape (S, d)
+        Their means.
+    S : Tensor of shape (S,)
+        Which classes these are.
+
+    Returns
+    -------
+    posterior, precision
+        As of :func:`estimate_means`.
+    """
     K = a * G + b * torch.eye(len(G), dtype=M.dtype, device=M.device)
     precision = torch.linalg.inv(K[S][:, S] + torch.diag(1 / counts))
     weights = precision.sum(dim=0)
@@ -110,7 +136,7 @@ def estimate_means(statistics: ClassStatistics, E: Tensor | None) -> tuple[Means
     return posterior, precision
 
 
-def _gram(statistics: ClassStatistics, E: Tensor | None) -> Tensor:
+def gram(statistics: ClassStatistics, E: Tensor | None) -> Tensor:
     """Scalar products of class embeddings, centred and scaled on the sampled classes: (C, C)."""
     S, n_classes = statistics.sampled, len(statistics.counts)
     if E is None:

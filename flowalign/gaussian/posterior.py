@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,3 +74,43 @@ class ClassPosterior:
             self.unseen.to(place),
             self.widening.to(place),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorMean:
+    """The mean of what two models say of a row: one with unlabelled rows in it, and one without.
+
+    The former is the better one, and too sure of itself: it was told what it believed.
+    """
+
+    with_rows: ClassPosterior
+    without: ClassPosterior
+
+    def log_proba(self, x: Tensor) -> Tensor:
+        """Log-probabilities, (n, C), of features ``x``, (n, d)."""
+        return mean_of_two(self.with_rows.log_proba(x), self.without.log_proba(x))
+
+    def score(self, x: Tensor) -> Tensor:
+        """How much more features look like a known class than like none, to the model of all."""
+        return self.with_rows.score(x)
+
+    def left_out(self, twin: LeaveOneOut) -> ClassPosterior:
+        """Return what the model of all rows says of the samples of a twin, each left out."""
+        return self.with_rows.left_out(twin)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the features."""
+        return self.without.dtype
+
+    def to(self, place: torch.device | torch.dtype) -> PosteriorMean:
+        """Return a copy on a device or in a dtype."""
+        return PosteriorMean(self.with_rows.to(place), self.without.to(place))
+
+
+def mean_of_two(one: Tensor, other: Tensor) -> Tensor:
+    """Log of the mean of two probabilities, given their logarithms."""
+    return torch.logaddexp(one, other) - math.log(2)
+
+
+Classifier = ClassPosterior | PosteriorMean

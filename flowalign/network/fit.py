@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
+    from flowalign.gaussian.unlabeled import Pool
 
 # Of the defaults; docs/decisions/0003-defaults.md has the figures.
 HIDDEN_DIM_RANGE = (64, 384)
@@ -45,6 +46,7 @@ def fit_network(
     seeds: tuple[int, int],
     device: str,
     verbose: int,
+    pool: Pool | None = None,
 ) -> Fitted:
     """Train the network, and estimate the model of the classes for its answers.
 
@@ -72,7 +74,7 @@ def fit_network(
         seed=path_seed,
         verbose=verbose,
     )
-    return Fitted(field, loss_curve, *fit_model(coupling, prior, device))
+    return Fitted(field, loss_curve, **fit_model(coupling, prior, device, pool)._asdict())
 
 
 def default_hidden_dim(width: int) -> int:

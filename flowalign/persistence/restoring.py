@@ -99,7 +99,13 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     aligner._kind, aligner.velocity_field_ = _field(
         left.take("field", dict), unread, n_classes, width
     )
-    aligner.gaussian_model_ = _model(left, unread, n_classes, width)
+    aligner.gaussian_model_ = _model("model", left, unread, n_classes, width)
+    aligner._inductive_model = _model("inductive", left, unread, n_classes, width)
+    aligner.unlabeled_weight_ = aligner.class_agreement_ = None
+    if aligner._inductive_model is not None:
+        per_class = (n_classes,), np.float64
+        aligner.unlabeled_weight_ = _shaped(unread.pop("unlabeled_weight"), *per_class)
+        aligner.class_agreement_ = _shaped(unread.pop("class_agreement"), *per_class)
     aligner.class_prior_ = _class_probabilities(unread, n_classes)
     aligner.support_scores_ = None
     if aligner.gaussian_model_ is not None:
@@ -107,7 +113,8 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     aligner.loss_curve_ = _shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
     for key, (name, types) in FITTED.items():
         setattr(aligner, name, fitted.take(key, types))
-    if aligner.n_iter_ != max(1, len(aligner.loss_curve_)):
+    epochs, looks = len(aligner.loss_curve_), 1 if aligner._inductive_model is None else 10
+    if not (aligner.n_iter_ == epochs or (not epochs and 1 <= aligner.n_iter_ <= looks)):
         raise ValueError(f"n_iter is {aligner.n_iter_}, not the length of the loss curve.")
     aligner.stop_scores_ = _scores(unread)
     if aligner.stop_source_ not in (*SOURCES, None):
@@ -250,11 +257,11 @@ def _field(
 
 
 def _model(
-    left: _Keys, unread: dict[str, NDArray[Any]], n_classes: int, width: int
+    name: str, left: _Keys, unread: dict[str, NDArray[Any]], n_classes: int, width: int
 ) -> GaussianModel | None:
-    if "model" not in left:
+    if name not in left:
         return None
-    state = left.take("model", dict) | _named("model.", unread)
+    state = left.take(name, dict) | _named(f"{name}.", unread)
     check_state(state, n_classes, width)
     model = GaussianModel.__new__(GaussianModel)
     model.__setstate__(state)

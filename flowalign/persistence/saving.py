@@ -83,6 +83,12 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         parts = aligner.gaussian_model_.__getstate__()
         header["model"] = {name: part for name, part in parts.items() if not np.ndim(part)}
         arrays |= {f"model.{name}": part for name, part in parts.items() if np.ndim(part)}
+    if aligner._inductive_model is not None:
+        parts = aligner._inductive_model.__getstate__()
+        header["inductive"] = {name: part for name, part in parts.items() if not np.ndim(part)}
+        arrays |= {f"inductive.{name}": part for name, part in parts.items() if np.ndim(part)}
+        arrays["unlabeled_weight"] = np.asarray(aligner.unlabeled_weight_)
+        arrays["class_agreement"] = np.asarray(aligner.class_agreement_)
     arrays["class_embeddings"] = aligner.class_embeddings_
     arrays["class_probabilities"] = aligner.class_prior_
     if aligner.support_scores_ is not None:
