@@ -303,7 +303,7 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
-        support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled)
+        support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled, device.type)
         del X  # of many samples no second copy should stay
         coupling, pool, params = support.coupling, support.pool, self.get_params(deep=False)
         labelled = len(coupling.X) > 0

@@ -54,6 +54,7 @@ class Support(NamedTuple):
         X_val: Any,
         y_val: Any,
         X_unlabeled: Any,
+        device: str,
     ) -> Support:
         """Check what was given to ``fit`` of an aligner, whose caller is warned of what is odd."""
         in_fit, normalize = class_embeddings is not None, bool(aligner.normalize)
@@ -67,7 +68,9 @@ class Support(NamedTuple):
             estimator=aligner,
         )
         names_and_width = inputs.named(given_X, np.concatenate([X[:1], unlabeled[:1]])[:1])
-        pool = UnlabeledRows.of(X_unlabeled, unlabeled, given_X, integers, normalize=normalize)
+        pool = UnlabeledRows.of(
+            X_unlabeled, unlabeled, given_X, integers, normalize=normalize, device=device
+        )
         X = prepared(X, "X", normalize, integers)
         classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=normalize)
         parameters.check_unknown_label(aligner.unknown_label, classes)

@@ -30,10 +30,15 @@ class UnlabeledRows:
         Whether rows are scaled to length 1.
     zeros_allowed : bool
         Whether rows of zeros may be among them.
+    device : str
+        Kind of device that blocks are made for, such as "cuda".
     """
 
-    def __init__(self, X: NDArray[Any], *, normalize: bool, zeros_allowed: bool) -> None:
+    def __init__(
+        self, X: NDArray[Any], *, normalize: bool, zeros_allowed: bool, device: str = "cpu"
+    ) -> None:
         self.X, self.normalize, self.zeros_allowed = X, normalize, zeros_allowed
+        self.device = device
 
     @classmethod
     def of(
@@ -44,6 +49,7 @@ class UnlabeledRows:
         zeros_allowed: bool,
         *,
         normalize: bool,
+        device: str,
     ) -> UnlabeledRows | None:
         """Make it of rows given beside ``X`` and of those marked in y; None if there are none."""
         rows = marked
@@ -52,14 +58,16 @@ class UnlabeledRows:
             zeros_allowed = zeros_allowed or integers
             if len(marked):
                 rows = np.concatenate([rows, marked])
-        return cls(rows, normalize=normalize, zeros_allowed=zeros_allowed) if len(rows) else None
+        if not len(rows):
+            return None
+        return cls(rows, normalize=normalize, zeros_allowed=zeros_allowed, device=device)
 
     def __len__(self) -> int:
         return len(self.X)
 
     def blocks(self, row_size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield which rows, and their features; ``row_size`` is the widest array made of each."""
-        rows = blocks.state_rows(4 * row_size, "cpu")
+        rows = blocks.state_rows(4 * row_size, self.device)
         for part in blocks.slices(len(self.X), rows):
             block = np.asarray(self.X[part], dtype=np.float32)
             wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))

@@ -16,6 +16,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 import flowalign
 from flowalign import FlowMatchingAligner
 from flowalign.datasets import make_cross_modal
+from flowalign.persistence.file_format import pack, read
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,28 @@ def test_files_and_pickles_keep_the_model_and_not_the_rows(data, labelled, small
         np.testing.assert_array_equal(kept.unlabeled_weight_, aligner.unlabeled_weight_)
         with pytest.raises(NotFittedError, match="loaded or unpickled"):
             kept.transduction_  # noqa: B018
+
+
+def test_files_without_parts_of_it_are_refused(data, labelled, tmp_path):
+    X, y, pool = data.X_train[labelled], data.y_train[labelled], data.X_train[~labelled]
+    path = tmp_path / "model"
+    flowalign.save(FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool), path)
+    header, arrays, _ = read(path)
+    beginnings = ("inductive", "unlabeled_weight", "class_agreement")
+    names = [name for name in arrays if name.startswith(beginnings)]
+    assert len(names) > 8
+    for name in names:
+        for changed in (
+            {k: v for k, v in arrays.items() if k != name},
+            arrays | {name: -np.ones_like(arrays[name])[:-1]},
+        ):
+            path.write_bytes(pack(header, changed))
+            with pytest.raises(ValueError, match="no aligner that can be restored"):
+                flowalign.load(path)
+    for name in ("unlabeled_weight", "class_agreement"):
+        path.write_bytes(pack(header, arrays | {name: -arrays[name]}))
+        with pytest.raises(ValueError, match="are negative"):
+            flowalign.load(path)
 
 
 def test_a_memory_mapped_file(data, labelled, tmp_path):

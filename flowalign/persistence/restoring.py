@@ -106,6 +106,8 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
         per_class = (n_classes,), np.float64
         aligner.unlabeled_weight_ = _shaped(unread.pop("unlabeled_weight"), *per_class)
         aligner.class_agreement_ = _shaped(unread.pop("class_agreement"), *per_class)
+        if (aligner.unlabeled_weight_ < 0).any() or (aligner.class_agreement_ <= 0).any():
+            raise ValueError("unlabeled_weight or class_agreement are negative.")
     aligner.class_prior_ = _class_probabilities(unread, n_classes)
     aligner.support_scores_ = None
     if aligner.gaussian_model_ is not None:
