@@ -281,6 +281,11 @@ def check_validation_data(
         )
     if (known := _known(labels, unknown_label)) is not None:
         rows, labels = rows[known], labels[known]
+        if not len(labels):
+            raise ValueError(
+                f"y_val has no label but unknown_label={unknown_label!r}; give validation data of "
+                "the classes too, or none."
+            )
     unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
     if unknown:
         raise ValueError(
