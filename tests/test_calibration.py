@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
+from flowalign import calibration
 from flowalign.calibration import calibrate
 
 
@@ -50,6 +51,19 @@ def test_they_are_the_stated_maximum(n_samples, scale, n_witnesses):
     start = np.log(found / means) + 0.3  # it is convex: from anywhere the same
     best = minimize(penalised, start, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
     np.testing.assert_allclose(found, np.exp(best.x) * means, rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-3])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_a_few_steps_are_enough(scale, share, monkeypatch):
+    """Of Newton's, which double the digits, also where the prior is far off or a step too long."""
+    said = witnesses(2, m=500)
+    said[1] *= share
+    codes = drawn(scale * said[0])
+    exact = calibrate(list(said), codes, [1, 1], [0.5, 0.5])
+    monkeypatch.setattr(calibration, "MAX_ITERATIONS", 12)
+    few = calibrate(list(said), codes, [1, 1], [0.5, 0.5])
+    np.testing.assert_allclose(few[0], exact[0], rtol=1e-6)
 
 
 def test_a_few_right_samples_do_not_make_certainty():

@@ -35,6 +35,13 @@ def test_groups_are_equal_but_for_rounding(dtype, scale):
     assert sorted(group.tolist() for group in groups) == [[0, 299], [3, 7, 200]]
 
 
+def test_one_entry_tells_classes_apart():
+    E = np.random.default_rng(0).normal(size=(3, 500))
+    E[1:] = E[0]
+    E[2, 7] += 5e-6 * np.abs(E).max()  # of the others there is nothing to tell
+    assert [group.tolist() for group in equal_groups(E)] == [[0, 1]]
+
+
 def test_zeros_are_equal_and_one_class_is_no_group():
     assert [group.tolist() for group in equal_groups(np.zeros((3, 2)))] == [[0, 1, 2]]
     assert equal_groups(np.ones((1, 2))) == []

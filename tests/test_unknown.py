@@ -91,6 +91,14 @@ def test_the_threshold_is_a_quantile_of_the_support_scores(setting):
     assert 0.15 < refused < 0.6
 
 
+def test_a_row_at_the_threshold_is_known(setting):
+    aligner, X, _, _, unknown = setting
+    scores = aligner.score_samples(X)
+    aligner.support_scores_ = np.sort(scores)[10:11]
+    refused = aligner.set_params(unknown_label=unknown).predict(X) == unknown
+    np.testing.assert_array_equal(np.sort(scores[refused]), np.sort(scores)[:10])
+
+
 def test_rows_below_it_are_unknown_and_nothing_else_changes(setting):
     aligner, X, y, known, unknown = setting
     before, proba, scores = aligner.predict(X), aligner.predict_proba(X), aligner.score_samples(X)
