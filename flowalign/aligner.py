@@ -266,7 +266,8 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
             ``Pipeline(steps, transform_input=["X_val"])``. Cross-validation cuts them along with X
             if they are as long.
         y_val : array-like of shape (m,) or None
-            Their labels, out of those of the class embeddings.
+            Their labels, out of those of the class embeddings. Rows of a class without samples
+            whose embedding is that of a class with samples are not heard: it is never predicted.
 
         Returns
         -------
@@ -307,7 +308,12 @@ class FlowMatchingAligner(FlowClassifier, BaseEstimator):
         counts = np.bincount(codes, minlength=len(classes))
         warn_of_equal_names(classes, E, counts)
         prior = parameters.class_probabilities(self.class_prior, classes, counts)
-        prior = np.where(shadowed_names(E, counts), parameters.IMPOSSIBLE, prior)
+        shadowed = shadowed_names(E, counts)
+        prior = np.where(shadowed, parameters.IMPOSSIBLE, prior)
+        if validation_set is not None:  # nobody is right about a class that is never predicted
+            rows, codes_val = validation_set
+            heard = ~shadowed[codes_val]
+            validation_set = rows[heard], codes_val[heard]
         kind_name = self.velocity_field if len(codes) else UNTRAINED
         kind = kind_of(kind_name)
         fit_field = field_fitter(kind, self.get_params(deep=False), prior, device)
