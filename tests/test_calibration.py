@@ -108,6 +108,17 @@ def test_one_gross_mistake_among_close_calls_overflows_nothing():
     assert found == pytest.approx(scales[losses.argmin()], rel=0.01)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e3, 1e7])
+def test_equal_witnesses_of_any_size_are_weighed(scale):
+    """Large ones leave the priors no digits, so that nothing tells their weights apart."""
+    for seed in (188, 343, 468):
+        rng = np.random.default_rng(seed)
+        said = scale * rng.normal(size=(30, 5))
+        weights, loss = calibrate([said, said], rng.integers(5, size=30), [1, 3], [0.5, 0.5])
+        assert np.isfinite(loss)
+        assert (weights > 0).all()
+
+
 def test_what_classes_share_does_not_matter():
     said, codes = witnesses(1), np.arange(60) % 5
     shifted = said + 1e4 * np.arange(60)[:, None]
