@@ -281,7 +281,8 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
             ``Pipeline(steps, transform_input=["X_val"])``. Cross-validation cuts them along with X
             if they are as long.
         y_val : array-like of shape (m,) or None
-            Their labels, out of those of the class embeddings.
+            Their labels, out of those of the class embeddings. Rows of a class without samples
+            whose embedding is that of a class with samples are not heard: it is never predicted.
         X_unlabeled : array-like of shape (m, d) or None
             Features of rows without labels, which help to estimate the classes: of the same kind as
             X, of the same classes or some of them. May be a memory-mapped file larger than memory:

@@ -87,12 +87,15 @@ def calibrate(
     u = np.ones(len(said))
     value, p = look(u)
     for _ in range(0 if fixed else MAX_ITERATIONS):
-        heard = said * p
-        expected = heard.sum(axis=2)
+        expected = (said * p).sum(axis=2)
         slope = expected.sum(axis=1) + shapes * (1 - 1 / u)
-        curvature = np.einsum("kmc,lmc->kl", heard, said) - expected @ expected.T
+        # As a sum of squares: a difference of two large sums may come out negative.
+        apart = said - expected[:, :, None]
+        curvature = (p * apart).reshape(len(u), -1) @ apart.reshape(len(u), -1).T
         curvature += np.diag(shapes / u**2)
-        step = np.linalg.solve(curvature, -slope)
+        # In units in which all are as curved; of equal witnesses the same step for both.
+        unit = 1 / np.sqrt(curvature.diagonal())
+        step = unit * np.linalg.lstsq(unit * curvature * unit[:, None], -unit * slope)[0]
         length = 1.0
         while length > 1e-6:
             tried = np.clip(u + length * step, np.maximum(RANGE[0], u / 10), RANGE[1])

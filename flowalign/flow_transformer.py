@@ -104,12 +104,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     @property
     def n_steps_(self) -> int:
         """Steps that `predict` takes now."""
-        check_is_fitted(self)
-        try:
-            parameters.check_solver_parameters(self.get_params(deep=False))
-        except (TypeError, ValueError) as error:
-            # What shows an estimator asks for its attributes, whatever its parameters are now.
-            raise AttributeError(str(error)) from error
+        self._check_attributes()
         if not parameters.is_auto(self.n_steps):
             return self.n_steps  # type: ignore[return-value]
         if self._stop is None:
@@ -123,6 +118,17 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def stop_time_(self) -> float:
         """Time at which `predict` stops now."""
         return ode.grid(self.n_steps_, self.step_size)[-1]
+
+    def _check_attributes(self) -> None:
+        """Check that there are attributes which follow from fit and parameters.
+
+        What shows an estimator asks for them, whatever its parameters are now: AttributeError.
+        """
+        check_is_fitted(self)
+        try:
+            parameters.check_predict_parameters(self.get_params(deep=False))
+        except (TypeError, ValueError) as error:
+            raise AttributeError(str(error)) from error
 
     @property
     def _n_features_out(self) -> int:

@@ -94,7 +94,7 @@ def hold_out(
         To `coupling`.
     coupling : Coupling
     validation_set : tuple of ndarrays of shape (m, d) and (m,), or None
-        Features and classes.
+        Features and classes; of none at all it is as if it was not given.
     fit : callable
         Fits the same to another coupling.
 
@@ -104,7 +104,7 @@ def hold_out(
         Out of :data:`SOURCES`.
     parts : list of HeldOut
     """
-    if validation_set is not None:
+    if validation_set is not None and len(validation_set[0]):
         return VALIDATION_DATA, _beside(fitted, *validation_set, coupling.targets)
     if not len(coupling.X):
         return NO_SAMPLES, []

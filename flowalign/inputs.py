@@ -318,6 +318,10 @@ def check_validation_data(
     for label in dropped:
         if (kept := _without(labels, label)) is not None:
             rows, labels = rows[kept], labels[kept]
+    if not len(labels):
+        raise ValueError(
+            "y_val has no labels of classes; give validation data of the classes too, or none."
+        )
     unknown = sorted(set(labels.tolist()) - set(classes.tolist()))
     if unknown:
         raise ValueError(

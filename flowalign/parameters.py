@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IMPOSSIBLE = 1e-300
 """Prior probability, in effect 0, of a class that must not be predicted."""
 
+MAX_SCALE = 1e18
+"""Of the scores, which are thousands at most and have a place in float32."""
+
 
 def check_parameters(params: dict[str, Any]) -> None:
     """Check the constructor parameters of the aligner, each alone and the stop as a whole."""
@@ -50,13 +53,8 @@ def check_parameters(params: dict[str, Any]) -> None:
 
 
 def check_predict_parameters(params: dict[str, Any]) -> None:
-    """Check what acts when predicting."""
-    check_solver_parameters(params)
-    _number("unknown_rate", params["unknown_rate"], low=0, high=1, low_excluded=True)
-
-
-def check_solver_parameters(params: dict[str, Any]) -> None:
     """Check the parameters that act at predict time, which may change after ``fit``."""
+    _number("unknown_rate", params["unknown_rate"], low=0, high=1, low_excluded=True)
     n_steps, step_size = params["n_steps"], params["step_size"]
     if not is_auto(n_steps):
         integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
@@ -64,8 +62,9 @@ def check_solver_parameters(params: dict[str, Any]) -> None:
     one_of("solver", params["solver"], SOLVERS)
     if not is_auto(params["logit_scale"]):
         _number(
-            "logit_scale", params["logit_scale"], low=0, low_excluded=True, otherwise="'auto' or "
-        )
+            "logit_scale", params["logit_scale"], low=0, high=MAX_SCALE, low_excluded=True,
+            otherwise="'auto' or ",
+        )  # fmt: skip
     if not is_auto(n_steps) and n_steps > max_steps(step_size):
         raise ValueError(
             f"n_steps={n_steps} steps of step_size={step_size} end at time "
@@ -120,8 +119,9 @@ def check_unknown_label(label: Any, classes: NDArray[Any], name: str = "unknown_
     if label is None:
         return
     text = isinstance(label, str)
-    if not (text or isinstance(label, Real)) or label != label:
-        raise TypeError(f"{name} must be a string, a number or None, got {label!r}.")
+    whole = isinstance(label, Integral) or (isinstance(label, Real) and float(label).is_integer())
+    if not (text or whole):
+        raise TypeError(f"{name} must be a string, a whole number or None, got {label!r}.")
     if label in classes.tolist():
         raise ValueError(f"{name}={label!r} is the label of a class; take another.")
     if text != isinstance(classes[0], str):
@@ -130,6 +130,27 @@ def check_unknown_label(label: Any, classes: NDArray[Any], name: str = "unknown_
             f"{name}={label!r} must be a {kind}, as the labels of the classes are: "
             f"{shorten(classes.tolist())}."
         )
+    labels_with_unknown(classes, label, name)
+
+
+def labels_with_unknown(
+    classes: NDArray[Any], label: Any, name: str = "unknown_label"
+) -> NDArray[Any]:
+    """Append what rows of no class are called to the labels of the classes: (C + 1,)."""
+    last = np.array(label)
+    if classes.dtype.kind in "biu":  # in floats, integers of many digits would become others
+        last = np.array(int(label), dtype=np.min_scalar_type(int(label)))
+    try:
+        labels = np.append(classes, last)
+    except TypeError:  # dates
+        labels = classes[:0]
+    widened = labels.dtype.kind in "fO" and labels.dtype.kind != classes.dtype.kind
+    if widened or labels.tolist() != [*classes.tolist(), label]:
+        raise TypeError(
+            f"{name}={label!r} and the labels of the classes, of dtype {classes.dtype}, "
+            "have no place in one array; take another, or name the classes by strings."
+        )
+    return labels
 
 
 def check_device(device: str | torch.device) -> torch.device:

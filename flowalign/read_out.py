@@ -213,7 +213,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
     @property
     def unknown_threshold_(self) -> float:
         """Score of samples below which `predict` refuses a row, if `unknown_label` is set."""
-        check_is_fitted(self)
+        self._check_attributes()
         if self.support_scores_ is None or not len(self.support_scores_):
             return -np.inf
         return float(np.quantile(self.support_scores_, self.unknown_rate))
@@ -241,7 +241,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
     def _labels(self, codes: NDArray[np.int64]) -> NDArray[Any]:
         if self.unknown_label is None:
             return self.classes_[codes]
-        return np.concatenate([self.classes_, np.array([self.unknown_label])])[codes]
+        return parameters.labels_with_unknown(self.classes_, self.unknown_label)[codes]
 
     def _staged(
         self, X: ArrayLike, read: Callable[[SolvedRows, ReadOut, int], Tensor], *, scaled: bool

@@ -89,5 +89,10 @@ class Support(NamedTuple):
         counts = np.bincount(codes, minlength=len(classes))
         warn_of_equal_names(classes, E, counts)
         prior = parameters.class_probabilities(aligner.class_prior, classes, counts)
-        prior = np.where(shadowed_names(E, counts), parameters.IMPOSSIBLE, prior)
+        shadowed = shadowed_names(E, counts)
+        prior = np.where(shadowed, parameters.IMPOSSIBLE, prior)
+        if validation_set is not None:  # nobody is right about a class that is never predicted
+            rows, codes_val = validation_set
+            heard = ~shadowed[codes_val]
+            validation_set = rows[heard], codes_val[heard]
         return cls(classes, coupling, prior, validation_set, pool, names_and_width)

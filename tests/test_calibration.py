@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
+from flowalign import calibration
 from flowalign.calibration import calibrate
 
 
@@ -52,6 +53,19 @@ def test_they_are_the_stated_maximum(n_samples, scale, n_witnesses):
     np.testing.assert_allclose(found, np.exp(best.x) * means, rtol=1e-3)
 
 
+@pytest.mark.parametrize("share", [1.0, 1e-3])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_a_few_steps_are_enough(scale, share, monkeypatch):
+    """Of Newton's, which double the digits, also where the prior is far off or a step too long."""
+    said = witnesses(2, m=500)
+    said[1] *= share
+    codes = drawn(scale * said[0])
+    exact = calibrate(list(said), codes, [1, 1], [0.5, 0.5])
+    monkeypatch.setattr(calibration, "MAX_ITERATIONS", 12)
+    few = calibrate(list(said), codes, [1, 1], [0.5, 0.5])
+    np.testing.assert_allclose(few[0], exact[0], rtol=1e-6)
+
+
 def test_a_few_right_samples_do_not_make_certainty():
     right, _ = calibrate([np.eye(4)], np.arange(4), [30], [0.5])
     assert right == pytest.approx(30, rel=0.01)
@@ -92,6 +106,17 @@ def test_one_gross_mistake_among_close_calls_overflows_nothing():
     losses = 4200 * np.log1p(np.exp(-0.002 * scales)) + scales + 0.5 * (u - np.log(u))
     found, _ = calibrate([values], np.zeros(4201, dtype=int), [30], [0.5])
     assert found == pytest.approx(scales[losses.argmin()], rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e3, 1e7])
+def test_equal_witnesses_of_any_size_are_weighed(scale):
+    """Large ones leave the priors no digits, so that nothing tells their weights apart."""
+    for seed in (188, 343, 468):
+        rng = np.random.default_rng(seed)
+        said = scale * rng.normal(size=(30, 5))
+        weights, loss = calibrate([said, said], rng.integers(5, size=30), [1, 3], [0.5, 0.5])
+        assert np.isfinite(loss)
+        assert (weights > 0).all()
 
 
 def test_what_classes_share_does_not_matter():

@@ -35,6 +35,13 @@ def test_groups_are_equal_but_for_rounding(dtype, scale):
     assert sorted(group.tolist() for group in groups) == [[0, 299], [3, 7, 200]]
 
 
+def test_one_entry_tells_classes_apart():
+    E = np.random.default_rng(0).normal(size=(3, 500))
+    E[1:] = E[0]
+    E[2, 7] += 5e-6 * np.abs(E).max()  # of the others there is nothing to tell
+    assert [group.tolist() for group in equal_groups(E)] == [[0, 1]]
+
+
 def test_zeros_are_equal_and_one_class_is_no_group():
     assert [group.tolist() for group in equal_groups(np.zeros((3, 2)))] == [[0, 1, 2]]
     assert equal_groups(np.ones((1, 2))) == []
@@ -120,3 +127,26 @@ def test_names_alone_that_are_equal_are_warned_of():
     E = {"cat": [1.0, 0], "Cat": [1.0, 0], "dog": [0, 1.0]}
     with pytest.warns(UserWarning, match=r"equal for \['Cat', 'cat'\]"):
         FlowMatchingAligner().fit(np.empty((0, 2)), [], E)
+
+
+def test_validation_rows_of_a_name_that_is_never_predicted_are_not_heard(velocity_field):
+    """They would silence the model, which must be wrong about them."""
+    data = toy(8)
+    names, E = data.class_names, data.class_embeddings.vectors.copy()
+    E[4] = E[2]
+    sampled, twin = data.y_train != names[4], data.y_test == names[4]
+    settings = {"velocity_field": velocity_field, "max_iter": 2, "n_blocks": 1, "random_state": 0}
+    found = []
+    for rows in (np.full(len(twin), True), ~twin, twin):
+        aligner = FlowMatchingAligner(ClassEmbeddings(names, E), **settings)
+        with pytest.warns(UserWarning, match="class_embeddings are equal"):
+            aligner.fit(
+                data.X_train[sampled], data.y_train[sampled],
+                X_val=data.X_test[rows], y_val=data.y_test[rows],
+            )  # fmt: skip
+        found.append(aligner)
+    every, others, nobody = found
+    for name, values in others.stop_scores_.items():
+        np.testing.assert_array_equal(every.stop_scores_[name], values)
+    assert every.stop_source_ == "validation data"
+    assert nobody.stop_source_ in ("leave-one-out", "cross-fitting")

@@ -36,6 +36,7 @@ BAD_PARAMETERS = [
     ({"weight_decay": -1}, ValueError, "weight_decay"),
     ({"normalize": "yes"}, TypeError, "normalize"),
     ({"logit_scale": 0}, ValueError, "logit_scale"),
+    ({"logit_scale": 1e38}, ValueError, "logit_scale must be finite and above 0 and at most 1e"),
     ({"memory": 3}, ValueError, "memory"),
     ({"device": "toaster"}, ValueError, "device='toaster'.*device='auto'"),
     ({"device": "cuda:99"}, ValueError, "device='cuda:99'.*not available"),

@@ -91,6 +91,14 @@ def test_the_threshold_is_a_quantile_of_the_support_scores(setting):
     assert 0.15 < refused < 0.6
 
 
+def test_a_row_at_the_threshold_is_known(setting):
+    aligner, X, _, _, unknown = setting
+    scores = aligner.score_samples(X)
+    aligner.support_scores_ = np.sort(scores)[10:11]
+    refused = aligner.set_params(unknown_label=unknown).predict(X) == unknown
+    np.testing.assert_array_equal(np.sort(scores[refused]), np.sort(scores)[:10])
+
+
 def test_rows_below_it_are_unknown_and_nothing_else_changes(setting):
     aligner, X, y, known, unknown = setting
     before, proba, scores = aligner.predict(X), aligner.predict_proba(X), aligner.score_samples(X)
@@ -226,8 +234,8 @@ def test_too_few_samples_refuse_nothing(n_samples, data, small):
     [
         ("class 2", ValueError, "unknown_label='class 2' is the label of a class"),
         (-1, TypeError, "unknown_label=-1 must be a string, as the labels of the classes are"),
-        (np.nan, TypeError, "unknown_label must be a string, a number or None"),
-        (["none"], TypeError, "unknown_label must be a string, a number or None"),
+        (np.nan, TypeError, "unknown_label must be a string, a whole number or None"),
+        (["none"], TypeError, "unknown_label must be a string, a whole number or None"),
     ],
 )
 def test_a_label_that_cannot_be(label, error, message, data, small):
@@ -246,6 +254,50 @@ def test_a_string_beside_numbers_is_refused(data):
         FlowMatchingAligner(unknown_label="none").fit(data.X_train, codes)
 
 
+@pytest.mark.parametrize("label", [-0.5, np.inf, 10**30, 2**63])
+def test_a_number_that_is_no_label_is_refused(label, data):
+    codes = np.searchsorted(data.class_names, data.y_train)
+    with pytest.raises(TypeError, match="unknown_label"):
+        FlowMatchingAligner(unknown_label=label).fit(data.X_train, codes)
+
+
+@pytest.mark.parametrize(
+    ("start", "dtype", "unknown"),
+    [(2**60, np.int64, -1.0), (2**63, np.uint64, 0), (0, np.uint8, -1), (0, np.int8, 1000)],
+)
+def test_labels_of_any_integer_type_keep_their_digits(start, dtype, unknown, data):
+    classes = np.array([start + k for k in range(1, 1 + KNOWN)], dtype=dtype)
+    codes = np.searchsorted(data.class_names, data.y_train)
+    known = codes < KNOWN
+    X, y = data.X_train[known], classes[codes[known]]
+    aligner = FlowMatchingAligner(unknown_label=unknown).fit(X, y)
+    predicted = aligner.predict(data.X_train)
+    assert set(predicted.tolist()) == {*classes.tolist(), int(unknown)}
+    kept = predicted[known] != int(unknown)
+    assert np.mean(predicted[known][kept] == y[kept]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"),
+    [
+        (np.arange(2**63, 2**63 + 10, dtype=np.uint64), -1),
+        (np.datetime64("2020-01-01") + np.arange(10), -1),
+    ],
+    ids=["large", "dates"],
+)
+def test_a_label_that_fits_no_array_with_the_classes_is_refused(labels, unknown, data):
+    y = labels[np.searchsorted(data.class_names, data.y_train)]
+    with pytest.raises(TypeError, match="unknown_label=-1 and the labels of the classes, of dtype"):
+        FlowMatchingAligner(unknown_label=unknown).fit(data.X_train, y)
+
+
+def test_validation_data_without_a_known_class_are_refused(data):
+    aligner = FlowMatchingAligner(data.class_embeddings, unknown_label="none")
+    y_val = ["none"] * len(data.X_test)
+    with pytest.raises(ValueError, match="y_val has no labels of classes"):
+        aligner.fit(data.X_train, data.y_train, X_val=data.X_test, y_val=y_val)
+
+
 @pytest.mark.parametrize("rate", [0, -0.1, 1.1, np.nan, "a"])
 def test_a_rate_that_is_none(rate, data):
     with pytest.raises((TypeError, ValueError), match="unknown_rate must be"):
@@ -253,3 +305,5 @@ def test_a_rate_that_is_none(rate, data):
     aligner = FlowMatchingAligner().fit(data.X_train, data.y_train)
     with pytest.raises((TypeError, ValueError), match="unknown_rate must be"):
         aligner.set_params(unknown_rate=rate).predict(data.X_test)
+    assert not hasattr(aligner, "unknown_threshold_")
+    assert "FlowMatchingAligner" in aligner._repr_html_()  # it can be shown all the same

@@ -2,8 +2,11 @@
 
 From samples to a field: :mod:`~flowalign.gaussian.statistics` of the samples, the class
 :mod:`~flowalign.gaussian.means` and the :mod:`~flowalign.gaussian.covariance` estimated from them,
-the :mod:`~flowalign.gaussian.model` that they make, in joint spaces the weights of its
-:mod:`~flowalign.gaussian.evidence`, and its :mod:`~flowalign.gaussian.field`.
+the :mod:`~flowalign.gaussian.model` that they make, the weights of its
+:mod:`~flowalign.gaussian.evidence` by the samples, each :mod:`~flowalign.gaussian.left_out`, and
+its :mod:`~flowalign.gaussian.field`. What it says of a row before anything moves is its
+:mod:`~flowalign.gaussian.posterior`, and whether the row is of any class, its
+:mod:`~flowalign.gaussian.novelty`.
 """
 
 from flowalign.gaussian.field import GaussianField

@@ -37,7 +37,8 @@ class ClassPosterior:
 
     def log_proba(self, x: Tensor) -> Tensor:
         """Log-probabilities, (n, C), of features ``x``, (n, d)."""
-        return (self.temperature * self.field.log_weights(x.new_zeros(()), x)).log_softmax(dim=1)
+        log_weights = self.field.log_weights(x.new_zeros(()), x)
+        return _in_range((self.temperature * log_weights).log_softmax(dim=1))
 
     def score(self, x: Tensor) -> Tensor:
         """How much more features, (n, d), look like a known class than like none: (n,)."""
@@ -50,7 +51,8 @@ class ClassPosterior:
         said = log_ratios(distances, self.widening, tail, x.shape[1])
         best = field.add_text(said, z, field.means.mean(dim=0)).amax(dim=1)
         # Not less what all classes share: here it tells rows apart.
-        return self.temperature * (best + field.config["text_weight"] * field.common_cosines(z))
+        shared = field.config["text_weight"] * field.common_cosines(z)
+        return _in_range(self.temperature * (best + shared))
 
     def left_out(self, twin: LeaveOneOut) -> ClassPosterior:
         """Return the same for the samples of a twin, each left out of the model.
@@ -74,6 +76,16 @@ class ClassPosterior:
             self.unseen.to(place),
             self.widening.to(place),
         )
+
+
+def _in_range(said: Tensor) -> Tensor:
+    """Refuse what has no numbers; squares of distances leave the range of a dtype first."""
+    if not torch.isfinite(said).all():
+        raise ValueError(
+            f"Rows of features are so far from the classes that their distances are no "
+            f"{said.dtype} numbers; bring them to the scale of the support samples."
+        )
+    return said
 
 
 @dataclass(frozen=True, eq=False)
