@@ -21,44 +21,42 @@ if TYPE_CHECKING:
 
 
 class TransductiveClassifier(FlowClassifier):
-    """Answers for unlabelled rows: each by the model without this row, which would know itself."""
+    """Answers for unlabelled rows: each by the model without this row, which would know itself.
 
-    @property
-    def transduction_(self) -> NDArray[Any]:
-        """Labels of the unlabelled rows of the fit, (m,); made when asked for."""
-        parameters.check_unknown_label(self.unknown_label, self.classes_)
+    ``transduction_`` and ``transduction_proba_`` take a pass over the rows. They are no properties,
+    since whatever shows an estimator asks for all of these.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "transduction_":
+            return self._transduction()
+        if name == "transduction_proba_":
+            return np.concatenate([p.exp().cpu().numpy() for p, _ in self._unlabeled()])
+        return super().__getattribute__(name)  # which says why there is none
+
+    def _transduction(self) -> NDArray[Any]:
         codes = []
-        for log_proba, x in self._unlabeled():
+        for log_proba, scores in self._unlabeled():
             found = log_proba.argmax(dim=1)
             if self.unknown_label is not None:
-                scores = self._classifier_of_rows.score(x)
                 found = torch.where(scores < self.unknown_threshold_, -1, found)
             codes.append(found.cpu().numpy())
+        parameters.check_unknown_label(self.unknown_label, self.classes_)
         return self._labels(np.concatenate(codes))
-
-    @property
-    def transduction_proba_(self) -> NDArray[np.float32]:
-        """Class probabilities of the unlabelled rows of the fit, (m, C); made when asked for."""
-        rows = [log_proba.exp().cpu().numpy() for log_proba, _ in self._unlabeled()]
-        return np.concatenate(rows)
-
-    @property
-    def _classifier_of_rows(self) -> PosteriorMean:
-        assert isinstance(self._classifier, PosteriorMean)
-        return self._classifier
 
     @torch.inference_mode()
     def _unlabeled(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield log-probabilities, (n, C), and features, (n, d), a block at a time."""
+        """Yield log-probabilities, (n, C), and scores, (n,), of a block of rows at a time."""
         check_is_fitted(self)
-        if self._pool is None or self._assigned is None or self.gaussian_model_ is None:
+        classifier, model, assigned = self._classifier, self.gaussian_model_, self._assigned
+        if self._pool is None or assigned is None or model is None:
             raise NotFittedError(
                 "There are no unlabelled rows: the fit had no X_unlabeled, or the aligner was "
                 "loaded or unpickled, which brings none. Use predict for rows that you have."
             )
-        classifier = self._classifier_of_rows
-        for part, features in self._pool.blocks(max(self.gaussian_model_.statistics.sums.shape)):
+        assert isinstance(classifier, PosteriorMean)
+        for part, features in self._pool.blocks(max(model.statistics.sums.shape)):
             x = torch.from_numpy(features).to(self.device_)
-            rows = Assigned(self._assigned.codes[part], self._assigned.weights[part])
-            _, honest = log_proba_without_each(classifier.with_rows, self.gaussian_model_, x, rows)
-            yield mean_of_two(honest, classifier.without.log_proba(x)), x
+            rows = Assigned(assigned.codes[part], assigned.weights[part])
+            _, honest = log_proba_without_each(classifier.with_rows, model, x, rows)
+            yield mean_of_two(honest, classifier.without.log_proba(x)), classifier.score(x)
