@@ -338,7 +338,8 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         self.support_scores_ = fitted.support_scores
         self.loss_curve_ = fitted.loss_curve
         taken_in = fitted.taken_in
-        self.n_iter_ = len(fitted.loss_curve) or (1 if taken_in is None else taken_in.n_iter)
+        looks = 1 if taken_in is None else max(1, taken_in.n_iter)
+        self.n_iter_ = len(fitted.loss_curve) or looks
         self.unlabeled_weight_ = None if taken_in is None else taken_in.class_weights
         self.class_agreement_ = None if taken_in is None else taken_in.agreement
         self._inductive_model = fitted.inductive

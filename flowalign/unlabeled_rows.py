@@ -88,7 +88,7 @@ def warn_of_disagreement(
     classes: NDArray[Any], weights: NDArray[Any] | None, agreement: NDArray[Any] | None
 ) -> None:
     """Warn ``fit`` of unlabelled rows that lie elsewhere than labelled ones of their classes."""
-    if weights is None or agreement is None:
+    if weights is None or agreement is None or not weights.any():
         return
     counted = weights.sum() / max((weights / agreement).sum(), 1e-30)
     if counted < COUNTED:

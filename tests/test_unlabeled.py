@@ -71,6 +71,25 @@ def test_no_rows_are_as_none_given(data, labelled, small):
         empty.transduction_  # noqa: B018
 
 
+def test_too_few_rows_change_nothing(data, labelled):
+    """Fewer than two for each labelled class."""
+    X, y, pool = data.X_train[labelled], data.y_train[labelled], data.X_train[~labelled]
+    alone = FlowMatchingAligner(data.class_embeddings).fit(X, y)
+    few, enough = (
+        FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool[::10][:n])
+        for n in (19, 20)
+    )
+    np.testing.assert_allclose(
+        few.predict_proba(data.X_test), alone.predict_proba(data.X_test), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        few.transduction_proba_, alone.predict_proba(pool[::10][:19]), atol=0.35
+    )
+    np.testing.assert_array_equal(few.transduction_, alone.predict(pool[::10][:19]))
+    assert (few.unlabeled_weight_ == 0).all()
+    assert (enough.unlabeled_weight_ > 0).any()
+
+
 def test_an_answer_is_the_mean_of_two(data, labelled):
     X, y, pool = data.X_train[labelled], data.y_train[labelled], data.X_train[~labelled]
     alone = FlowMatchingAligner(data.class_embeddings).fit(X, y)

@@ -146,6 +146,14 @@ def test_it_is_what_the_equations_say(counts, n_iter, monkeypatch):
     assert found.n_iter == n_iter
 
 
+def test_fewer_than_two_rows_a_class_are_not_taken_in():
+    setting = Setting()
+    few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (7, 8))
+    assert few.model is setting.model
+    assert (few.n_iter, few.rows.weights.sum()) == (0, 0)
+    assert enough.n_iter >= 1
+
+
 def test_rows_of_no_weight_leave_the_model_as_it_is(monkeypatch):
     setting = Setting()
     monkeypatch.setattr(unlabeled, "CAP", 0.0)

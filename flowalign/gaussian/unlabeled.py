@@ -47,6 +47,9 @@ CHANGED = 0.005
 
 TINY = 1e-9
 
+ROWS_A_CLASS = 2
+"""Unlabelled rows for each labelled class at least; fewer say nothing, and are not taken in."""
+
 CAP = 8.0
 """Weight of all unlabelled rows at most, in labelled ones."""
 
@@ -126,6 +129,12 @@ def take_in(
         Weighs the evidence of a model on labelled rows.
     """
     labelled = _Labelled(model, X, codes, E)
+    if len(pool) < ROWS_A_CLASS * len(model.statistics.sampled):
+        for _ in pool.blocks(labelled.width):  # which says what is wrong with them
+            pass
+        none = Assigned(np.zeros(len(pool), np.int32), np.zeros(len(pool), np.float32))
+        zeros = labelled.counts.cpu().numpy() * 0
+        return TakenIn(model, none, zeros, zeros + 1, n_iter=0)
     rows: Assigned | None = None
     agreement = weights = torch.zeros_like(labelled.counts)
     for n_iter in range(MAX_ITERATIONS + 1):
