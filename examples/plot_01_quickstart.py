@@ -73,7 +73,8 @@ nearest = aligner.classes_[(X_test @ means.T).argmax(axis=1)]
 # Accuracy
 # --------
 # After zero steps the features are where they were, and are compared with the mapped embeddings.
-# Ten steps of 0.1 are the whole flow. ``predict`` stops where ``fit`` chose to, on support drawings
+# From the first step on labels hear the model of the classes too, so the curve is soon flat. Ten
+# steps of 0.1 are the whole flow. ``predict`` stops where ``fit`` chose to, on support drawings
 # carried by fields that were fitted without them: ``stop_scores_`` has their accuracy at each step.
 # On the test set the other steps are only shown to look at.
 

@@ -46,7 +46,7 @@ print(f"features {X.shape}, text {vectors.shape}")
 # Fit
 # ---
 # Widths differ, so the class embeddings are mapped into the space of the features. The number of
-# steps and the temperature of the probabilities are chosen on the support set itself.
+# steps is chosen, and the probabilities are calibrated, on the support set itself.
 
 X_few, y_few = few_shot(X, y, n_shots=4, random_state=0)
 aligner = FlowMatchingAligner().fit(X_few, y_few, text)

@@ -27,8 +27,8 @@ animals = [name for name in emoji.class_names if name.startswith("animal")]
 # Leave classes out
 # -----------------
 # Neither drawings nor names of the classes that are left out reach the fit. The score does not
-# depend on the steps of the flow: numbers for them and for the temperature spare the fit the
-# samples held out to choose these.
+# depend on the steps of the flow: numbers for them and for the scale of the probabilities spare the
+# fit the flows that are held out to choose these.
 
 
 def fit_without(left_out):
