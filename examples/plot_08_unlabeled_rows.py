@@ -1,6 +1,6 @@
 """
-Rows without labels
-===================
+Drawings without labels
+=======================
 
 Few drawings have a label, many more have none. Here 1, 2, 4 or 8 drawings of each emoji class are
 labelled, and the rest of the training drawings go into the fit without their labels. The script
@@ -111,8 +111,7 @@ figure.savefig("unlabeled_rows.png", dpi=150)
 print(f"figure saved: {Path('unlabeled_rows.png').resolve()}")
 
 # %%
-# What came out: drawings without a label add up to two points on the test drawings, less than the
-# draws differ, and with eight labelled drawings a class they cost a point on the unlabelled
-# drawings themselves; label spreading stays below the labelled drawings alone throughout. This set
-# is a hard one for it, with fewer than half of the answers right and other emoji in the test
-# drawings. On other sets the gain is larger: :doc:`../guide/unlabeled`.
+# What came out: drawings without a label add one or two points on the test drawings, where draws
+# differ by one to three, and cost one on themselves where eight of each class are labelled, while
+# ``LabelSpreading`` stays below the labelled drawings alone. Fewer than half of the answers on test
+# drawings are right, which makes this a hard set: :doc:`../guide/unlabeled` has easier ones.
