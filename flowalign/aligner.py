@@ -121,9 +121,9 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
     class_prior_ : ndarray of shape (C,)
         Prior probability of each class; next to nothing for a class without samples whose embedding
         equals that of a class with samples.
-    support_scores_ : ndarray of shape (m,)
+    support_scores_ : ndarray of shape (m,) or None
         :meth:`score_samples` of the support samples, each to the model without it, ascending; of
-        very many an even share, of a single one none.
+        very many an even share, of a single one none. None without a model.
     transduction_ : ndarray of shape (m,)
         Labels of the unlabelled rows, those of `X_unlabeled` first, each by a model without it;
         made when asked for. Files and pickles do not keep the rows, and so not these.

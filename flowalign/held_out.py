@@ -1,4 +1,4 @@
-"""Samples beside a flow that has not seen them: what the stop and the temperature are chosen on.
+"""Samples beside a flow that has not seen them: what the stop is chosen on.
 
 Three ways to come by them: validation data, leaving one out in closed form, and cross-fitting.
 """

@@ -176,7 +176,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
 
     @property
     def logit_scale_(self) -> float:
-        """Inverse temperature that `predict_proba` uses now."""
+        """What the scores are multiplied by now."""
         check_is_fitted(self)
         return self._read_out_at(self.stop_time_).logit_scale
 

@@ -1,4 +1,4 @@
-"""Reports what the aligner chooses by default: the stop, the temperature, and what they cost.
+"""Reports what the aligner chooses by default: the stop, the scale, and what they cost.
 
     python docs/experiments/choices.py FOLDER [--field gaussian] [--shots 1 4 16]
 

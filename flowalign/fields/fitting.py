@@ -29,8 +29,8 @@ def field_fitter(
 ) -> Callable[[Coupling], Fitted]:
     """Return what fits a field to a coupling, cached if `memory` says so.
 
-    What acts at predict time (solver, steps, temperature) is no setting of a fit: a search over it
-    fits once.
+    What acts at predict time (solver, steps, scale of the scores, unknown rows) is no setting of a
+    fit: a search over it fits once.
 
     Parameters
     ----------

@@ -6,7 +6,8 @@ the :mod:`~flowalign.gaussian.model` that they make, the weights of its
 :mod:`~flowalign.gaussian.evidence` by the samples, each :mod:`~flowalign.gaussian.left_out`, and
 its :mod:`~flowalign.gaussian.field`. What it says of a row before anything moves is its
 :mod:`~flowalign.gaussian.posterior`, and whether the row is of any class, its
-:mod:`~flowalign.gaussian.novelty`.
+:mod:`~flowalign.gaussian.novelty`. It may take in rows that are
+:mod:`~flowalign.gaussian.unlabeled`.
 """
 
 from flowalign.gaussian.field import GaussianField

@@ -48,7 +48,7 @@ PARTS = {"statistics": ClassStatistics, "class_means": MeansPosterior, "within":
 
 @dataclass(frozen=True, eq=False)
 class GaussianModel:
-    r"""What a fit in closed form believes of each class; ``aligner.gaussian_model_``.
+    r"""What a fit believes of each class; ``aligner.gaussian_model_``.
 
     Attributes
     ----------
