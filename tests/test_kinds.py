@@ -11,7 +11,7 @@ from flowalign import FlowMatchingAligner
 from flowalign.datasets import few_shot
 from flowalign.fields import KINDS, VelocityField, kind_of
 
-FIT_KNOWS = {"prior", "seeds", "device"} | set(FlowMatchingAligner().get_params())
+FIT_KNOWS = {"prior", "pool", "seeds", "device"} | set(FlowMatchingAligner().get_params())
 
 
 @pytest.fixture
@@ -73,3 +73,9 @@ def test_arrays_of_a_memory_map_make_a_field_again(name, data):
     again.__setstate__(state)
     for name, weight in field.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight.cpu())
+
+
+def test_unlabelled_rows_are_for_kinds_that_take_them_in(inert, data):
+    aligner = FlowMatchingAligner(velocity_field="inert")
+    with pytest.raises(ValueError, match="velocity_field='inert' takes no X_unlabeled"):
+        aligner.fit(data.X_train, data.y_train, X_unlabeled=data.X_test)

@@ -161,7 +161,7 @@ def test_files_and_pickles_keep_the_model_and_not_the_rows(data, labelled, small
         )
         np.testing.assert_array_equal(kept.class_agreement_, aligner.class_agreement_)
         np.testing.assert_array_equal(kept.unlabeled_weight_, aligner.unlabeled_weight_)
-        with pytest.raises(NotFittedError, match="loaded or unpickled"):
+        with pytest.raises(NotFittedError, match="loaded, unpickled or copied"):
             kept.transduction_  # noqa: B018
 
 

@@ -6,7 +6,8 @@ For every feature set in FOLDER (see ``feature_sets.py``) and draw: test accurac
 expected calibration error (15 bins) of the default aligner; the same with the undrawn training rows
 unlabelled ("more rows", where there are any); and of the test rows themselves, unlabelled
 ("the rows"). With ``--stress`` instead, the change of accuracy by pools that are not what they
-should be, made of test rows: on the rows of the pool and on the other test rows. Nothing is chosen
+should be, made of test rows: on the rows of the pool and on the other test rows (of the classes
+that are absent, where a third is in the pool). Nothing is chosen
 on test data.
 """
 

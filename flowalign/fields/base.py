@@ -171,8 +171,8 @@ class Kind:
     fit : callable
         ``fit(coupling, **settings)`` returns a :class:`Fitted`. It depends on its arguments alone,
         so that its results can be cached. Settings that it may ask for by name: parameters of the
-        aligner; ``prior``, a probability for each class; ``seeds``, two integers; and ``device``, a
-        string.
+        aligner; ``prior``, a probability for each class; ``pool``, unlabelled rows or None, for a
+        kind that takes these in; ``seeds``, two integers; and ``device``, a string.
     without_effect : tuple of str
         Settings that do not change the result.
     random : bool

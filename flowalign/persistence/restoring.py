@@ -116,7 +116,7 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     for key, (name, types) in FITTED.items():
         setattr(aligner, name, fitted.take(key, types))
     epochs, looks = len(aligner.loss_curve_), 1 if aligner._inductive_model is None else 10
-    if not (aligner.n_iter_ == epochs or (not epochs and 1 <= aligner.n_iter_ <= looks)):
+    if not (aligner.n_iter_ == epochs if epochs else 1 <= aligner.n_iter_ <= looks):
         raise ValueError(f"n_iter is {aligner.n_iter_}, not the length of the loss curve.")
     aligner.stop_scores_ = _scores(unread)
     if aligner.stop_source_ not in (*SOURCES, None):
