@@ -156,7 +156,7 @@ def _leave_one_out(
             flow = leave_out(fitted, coupling, rows, goals)
             classifier = None
             if fitted.classifier is not None and isinstance(flow, LeaveOneOut):
-                classifier = fitted.classifier.left_out(flow)
+                classifier = fitted.classifier.evenly().left_out(flow)
             parts.append(HeldOut(flow, x, coupling.codes[rows], goals, classifier))
     return parts
 
@@ -169,7 +169,10 @@ def _cross_fit(
     def hold(rows: NDArray[Any]) -> list[HeldOut]:  # its other samples are gone before the next's
         others = coupling.without(rows)
         X, codes = coupling.X[rows], coupling.codes[rows]
-        return _beside(fit(others), X, codes, others.targets)
+        fitted = fit(others)
+        if fitted.classifier is not None:
+            fitted = fitted._replace(classifier=fitted.classifier.evenly())
+        return _beside(fitted, X, codes, others.targets)
 
     return [part for rows in folds(coupling)[:max_folds] for part in hold(rows)]
 

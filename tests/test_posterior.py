@@ -8,7 +8,9 @@ import torch
 from gaussian_toy import make, statistics_of, tensor
 from scipy.special import log_softmax
 
-from flowalign.gaussian.evidence import Evidence
+from flowalign import FlowMatchingAligner
+from flowalign.datasets import make_cross_modal
+from flowalign.gaussian.evidence import Evidence, evenly
 from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
 
@@ -59,3 +61,36 @@ def test_left_out_samples_are_heard_by_what_the_evidence_was_weighed_on(joint):
     if joint:
         expected += 0.2 * said.text[0] + 0.1 * said.text[1]
     np.testing.assert_allclose(found, log_softmax(expected, axis=1), rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------ priors
+
+
+@pytest.mark.parametrize("velocity_field", ["gaussian", "mlp"])
+def test_samples_are_not_judged_by_a_prior_that_they_were_not_drawn_by(velocity_field):
+    """Judged by it, a rare class would ask for weights that overcome it."""
+    data = make_cross_modal(6, n_train=4, n_test=100, difficulty=3, random_state=0)
+    prior = np.array([0.95, *[0.01] * 5])
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(6, 300, p=prior)
+    codes = np.searchsorted(data.class_names, data.y_test)
+    rows = np.array([rng.choice(np.flatnonzero(codes == c)) for c in drawn])
+    settings = {"velocity_field": velocity_field, "max_iter": 3, "n_blocks": 1, "random_state": 0}
+    even, given = (
+        FlowMatchingAligner(data.class_embeddings, class_prior=p, **settings).fit(
+            data.X_train, data.y_train
+        )
+        for p in ("uniform", prior)
+    )
+    assert given.gaussian_model_.evidence == even.gaussian_model_.evidence
+    assert given.stop_time_ == even.stop_time_
+    np.testing.assert_array_equal(given.support_scores_, even.support_scores_)
+    told, untold = (a.predict_proba(data.X_test[rows]).astype(float) for a in (given, even))
+    each = np.arange(len(drawn))
+    losses = [-np.log(np.maximum(P[each, drawn], 1e-15)).mean() for P in (told, untold)]
+    assert losses[0] < 0.5 * losses[1]
+
+
+def test_all_classes_alike_but_those_that_must_not_be_predicted():
+    log_prior = np.log([0.5, 0.01, 1e-300])
+    np.testing.assert_array_equal(evenly(log_prior), [0, 0, log_prior[2]])

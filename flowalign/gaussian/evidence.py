@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flowalign.calibration import calibrate
+from flowalign.parameters import IMPOSSIBLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,6 +71,15 @@ class Evidence(NamedTuple):
     def heeds_text(self) -> bool:
         """Whether the text is a witness."""
         return self.text > 0
+
+
+def evenly(log_prior: NDArray[Any]) -> NDArray[Any]:
+    """Log-probabilities with all classes alike, but for those that must not be predicted.
+
+    Samples were not drawn by a prior that the user knows of new rows: judged by it, they would ask
+    for weights that overcome it.
+    """
+    return np.where(log_prior < np.log(IMPOSSIBLE) / 2, log_prior, 0.0)
 
 
 def weigh(

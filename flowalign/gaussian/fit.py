@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowalign import blocks, path
 from flowalign.fields.base import Fitted, Kind
-from flowalign.gaussian.evidence import Evidence, weigh
+from flowalign.gaussian.evidence import Evidence, evenly, weigh
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.left_out import LeftOutSamples
@@ -104,7 +104,7 @@ def fit_model(
         return weigh(
             said.density,
             said.text,
-            np.log(prior),
+            evenly(np.log(prior)),
             judges.codes[rows],
             width=targets.shape[1],
             one_shot=coupling.one_shot,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flowalign.gaussian.evidence import evenly
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.novelty import log_ratios
@@ -53,6 +54,13 @@ class ClassPosterior:
         # Not less what all classes share: here it tells rows apart.
         shared = field.config["text_weight"] * field.common_cosines(z)
         return _in_range(self.temperature * (best + shared))
+
+    def evenly(self) -> ClassPosterior:
+        """Return the same with all classes alike, as support samples are judged."""
+        assert isinstance(self.field, GaussianField)
+        log_prior = self.field.log_prior.double() * self.temperature
+        alike = torch.from_numpy(evenly(log_prior.cpu().numpy())) / self.temperature
+        return replace(self, field=self.field.replace(log_prior=alike.to(self.field.log_prior)))
 
     def left_out(self, twin: LeaveOneOut) -> ClassPosterior:
         """Return the same for the samples of a twin, each left out of the model.
@@ -105,6 +113,10 @@ class PosteriorMean:
     def score(self, x: Tensor) -> Tensor:
         """How much more features look like a known class than like none, to the model of all."""
         return self.with_rows.score(x)
+
+    def evenly(self) -> PosteriorMean:
+        """Return the same with all classes alike, as support samples are judged."""
+        return PosteriorMean(self.with_rows.evenly(), self.without.evenly())
 
     def left_out(self, twin: LeaveOneOut) -> ClassPosterior:
         """Return what the model of all rows says of the samples of a twin, each left out."""
