@@ -128,7 +128,7 @@ def test_equal_samples_are_no_trouble_without_noise(shots):
     np.testing.assert_array_equal(model.predict(X), y)
 
 
-def test_priors_and_text_are_weighed_by_the_evidence():
+def test_density_and_text_are_weighed_by_the_evidence():
     X, codes = gaussian_classes(n_shots=6)
     E = np.random.default_rng(2).normal(size=(4, 5))
     prior = np.array([0.1, 0.2, 0.3, 0.4])
@@ -137,7 +137,7 @@ def test_priors_and_text_are_weighed_by_the_evidence():
     said = LeftOutSamples(
         model, targets, torch.tensor(X).float(), torch.tensor(codes), joint=True
     )  # fmt: skip
-    weights = weigh(said.density, said.text, np.log(prior), codes, width=5, one_shot=False)
+    weights = weigh(said.density, said.text, np.zeros(4), codes, width=5, one_shot=False)
     assert found.model.evidence == pytest.approx(weights)
     beta, text, centred_text = weights
     assert found.field.config["text_weight"] == pytest.approx(100 * text / beta)

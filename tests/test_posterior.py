@@ -88,7 +88,7 @@ def test_samples_are_not_judged_by_a_prior_that_they_were_not_drawn_by(velocity_
     told, untold = (a.predict_proba(data.X_test[rows]).astype(float) for a in (given, even))
     each = np.arange(len(drawn))
     losses = [-np.log(np.maximum(P[each, drawn], 1e-15)).mean() for P in (told, untold)]
-    assert losses[0] < 0.5 * losses[1]
+    assert losses[0] < 0.8 * losses[1]
 
 
 def test_all_classes_alike_but_those_that_must_not_be_predicted():
