@@ -38,11 +38,11 @@ class TransductiveClassifier(FlowClassifier):
 
     def _without_unlabeled(self) -> Self:
         """Return a copy that answers as if it had seen labelled rows alone, after as many steps."""
-        alone = copy.copy(self)
-        alone.gaussian_model_, alone._inductive_model = self._inductive_model, None
+        alone, field, model = copy.copy(self), self.velocity_field_, self._inductive_model
+        assert model is not None  # there were unlabelled rows
+        alone.gaussian_model_, alone._inductive_model = model, None
         alone._classifier = alone._make_classifier()
-        field, model = self.velocity_field_, self._inductive_model
-        if isinstance(field, GaussianField) and model is not None:  # a network saw no other rows
+        if isinstance(field, GaussianField):  # a network has seen no others
             like = model.within.basis
             given = self.class_embeddings_, np.log(self.class_prior_)
             targets, log_prior = (torch.tensor(array).to(like) for array in given)

@@ -109,7 +109,7 @@ def test_of_many_classes_the_least_agreeing_are_shown():
     order = np.argsort(agreement)
     assert names(display) == [str(c) for c in order[:30]]
     assert len(display.bars_) == len(numbers(display)) == 30
-    assert display.ax_.get_xlabel().endswith("\n70 classes that agree more are not shown")
+    assert display.ax_.get_xlabel().endswith("\n70 classes that agree no less are not shown")
     # No name and no number overlaps the next, and none is outside the figure.
     display.figure_.canvas.draw()
     for ax in (display.ax_, display.numbers_ax_):
@@ -119,6 +119,12 @@ def test_of_many_classes_the_least_agreeing_are_shown():
         assert min(box.x0 for box in boxes) >= 0
         assert max(box.x1 for box in boxes) <= display.figure_.bbox.width
     assert len(display.plot().bars_) == 20
+
+
+def test_of_classes_that_agree_equally_the_most_changed_are_first():
+    same = {"classes": np.arange(5), "agreement": np.ones(5), "weight": np.ones(5)}
+    display = UnlabeledDisplay(**same, before=[2, 4, 4], after=[4, 1, 3]).plot(max_classes=4)
+    assert names(display) == ["4", "1", "2", "3"]
 
 
 @pytest.mark.parametrize("params", [{}, {"velocity_field": "mlp"}, {"noise": 0.0}])
@@ -192,6 +198,7 @@ def test_what_cannot_be_drawn_is_said(fit, found, constructed, data):
     given = {"classes": np.array(["a", "b"]), "agreement": np.ones(2), "weight": np.ones(2),
              "before": ["a"], "after": ["b"]}  # fmt: skip
     for name, wrong, message in [
+        ("classes", np.array(["b", "a"]), "classes must be sorted and distinct, got .*'b'"),
         ("agreement", np.ones(3), r"agreement has shape \(3,\) for 2 classes"),
         ("weight", np.ones((2, 1)), r"weight has shape \(2, 1\) for 2 classes"),
         ("after", ["a", "b"], "before has 1 labels and after has 2"),

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from flowalign import parameters
+from flowalign.inputs import shorten
 from flowalign.plotting.style import COLORS, axes_or_new, class_codes, fitted_aligner
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ COLUMNS = ("counts for", "rows left", "rows came")
 class UnlabeledDisplay:
     """What the rows of ``X_unlabeled`` changed, class by class: look before you trust them.
 
-    A bar for each class, the least agreeing first: how far its unlabelled rows lie where its
-    labelled ones do. Beside it stand what they count for, in labelled rows, and of some rows how
-    many left the class and how many came to it since the model knows the unlabelled ones. Make one
-    with :meth:`from_estimator`.
+    A bar for each class says how far its unlabelled rows lie where its labelled ones do; the least
+    agreeing class comes first, of equal ones the most changed. Beside it stand what its unlabelled
+    rows count for, in labelled rows, and of some rows how many left the class and how many came to
+    it since the model knows the unlabelled ones. Make one with :meth:`from_estimator`.
 
     Parameters
     ----------
     classes : ndarray of shape (C,)
-        Labels, sorted.
+        Labels, sorted and distinct.
     agreement, weight : ndarray of shape (C,)
         ``class_agreement_`` and ``unlabeled_weight_`` of a fitted aligner.
     before, after : array-like of shape (n,)
@@ -89,6 +90,8 @@ class UnlabeledDisplay:
         before: ArrayLike,
         after: ArrayLike,
     ) -> None:
+        if list(classes) != np.unique(classes).tolist():
+            raise ValueError(f"classes must be sorted and distinct, got {shorten(classes)}.")
         n_classes = len(classes)
         for name, values in (("agreement", agreement), ("weight", weight)):
             if np.shape(values) != (n_classes,):
@@ -174,7 +177,8 @@ class UnlabeledDisplay:
         Parameters are those of :meth:`from_estimator`.
         """
         parameters.integer("max_classes", max_classes, low=1)
-        shown = np.argsort(self.agreement, kind="stable")[:max_classes]
+        # Where many agree fully, those that rows left or came to are worth a look first.
+        shown = np.lexsort((-self.left - self.came, self.agreement))[:max_classes]
         hidden = len(self.classes) - len(shown)
         new, ax = ax is None, axes_or_new(ax)
         self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
@@ -194,7 +198,7 @@ class UnlabeledDisplay:
         self.numbers_ax_.set(ylim=limits)
         below = f"the class of {self.left.sum()} of {self.n_rows} rows changed"
         if hidden:
-            below += f"\n{hidden} classes that agree more are not shown"
+            below += f"\n{hidden} classes that agree no less are not shown"
         ax.set(xlabel=f"agreement of unlabelled with labelled rows\n{below}")
         return self
 
