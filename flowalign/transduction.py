@@ -37,7 +37,7 @@ class TransductiveClassifier(FlowClassifier):
         return super().__getattribute__(name)  # which says why there is none
 
     def _without_unlabeled(self) -> Self:
-        """Return a copy that answers as if it had seen labelled rows alone, after as many steps."""
+        """Return a copy that has seen labelled rows alone, with the same steps and read-out."""
         alone, field, model = copy.copy(self), self.velocity_field_, self._inductive_model
         assert model is not None  # there were unlabelled rows
         alone.gaussian_model_, alone._inductive_model = model, None

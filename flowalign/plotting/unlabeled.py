@@ -129,8 +129,8 @@ class UnlabeledDisplay:
             ends in an aligner.
         X : array-like of shape (n, d)
             Features that it has not seen. They are answered as :meth:`predict` would, and again as
-            after a fit without the unlabelled rows that stops after as many steps. No row is
-            refused, whatever `unknown_label`. With zero steps nothing changes.
+            after a fit without the unlabelled rows, with the same steps and ``posterior_weight_``.
+            No row is refused, whatever `unknown_label`. With zero steps nothing changes.
         max_classes : int, default=20
             How many classes to show, those that agree least.
         ax : matplotlib.axes.Axes or None, default=None
