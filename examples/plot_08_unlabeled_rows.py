@@ -5,8 +5,8 @@ Drawings without labels
 Few drawings have a label, many more have none. Here 1, 2, 4 or 8 drawings of each emoji class are
 labelled, and the rest of the training drawings go into the fit without their labels. The script
 prints accuracy without and with them, and that of scikit-learn's ``LabelSpreading`` on the same
-rows. It saves one figure, ``unlabeled_rows.png``, in the current directory, and takes about half a
-minute.
+rows. It saves two figures, ``unlabeled_classes.png`` and ``unlabeled_rows.png``, in the current
+directory, and takes about half a minute.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from sklearn.semi_supervised import LabelSpreading
 
 from flowalign import FlowMatchingAligner
 from flowalign.datasets import few_shot, load_emoji
+from flowalign.plotting import UnlabeledDisplay
 
 emoji = load_emoji()
 X_train, y_train, X_test, y_test = emoji.X_train, emoji.y_train, emoji.X_test, emoji.y_test
@@ -47,6 +48,17 @@ print(f"{labelled.sum()} drawings with a label, {len(aligner.transduction_)} wit
 print(f"which count for {aligner.unlabeled_weight_.sum():.0f} labelled ones in all")
 for k in np.argsort(aligner.class_agreement_)[:3]:
     print(f"agreement {aligner.class_agreement_[k]:.2f}  {aligner.classes_[k]}")
+
+# %%
+# Which classes to look at
+# ------------------------
+# Those whose drawings without a label lie elsewhere than the labelled ones, and those that test
+# drawings leave for another class or come to, once the model knows the drawings without a label.
+
+display = UnlabeledDisplay.from_estimator(aligner, X_test, max_classes=12)
+display.figure_.savefig("unlabeled_classes.png", dpi=150)
+print(f"{display.left.sum()} of {len(X_test)} test drawings got another class")
+print(f"figure saved: {Path('unlabeled_classes.png').resolve()}")
 
 # %%
 # More draws

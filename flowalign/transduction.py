@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from flowalign import parameters
+from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.posterior import PosteriorMean, mean_of_two
 from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each
 from flowalign.read_out import FlowClassifier
@@ -33,6 +35,20 @@ class TransductiveClassifier(FlowClassifier):
         if name == "transduction_proba_":
             return np.concatenate([p.exp().cpu().numpy() for p, _ in self._unlabeled()])
         return super().__getattribute__(name)  # which says why there is none
+
+    def _without_unlabeled(self) -> Self:
+        """Return a copy that has seen labelled rows alone, with the same steps and read-out."""
+        alone, field, model = copy.copy(self), self.velocity_field_, self._inductive_model
+        assert model is not None  # there were unlabelled rows
+        alone.gaussian_model_, alone._inductive_model = model, None
+        alone._classifier = alone._make_classifier()
+        if isinstance(field, GaussianField):  # a network has seen no others
+            like = model.within.basis
+            given = self.class_embeddings_, np.log(self.class_prior_)
+            targets, log_prior = (torch.tensor(array).to(like) for array in given)
+            moved = model.field(targets, log_prior, noise_std=field.config["noise_std"])
+            alone.velocity_field_ = moved.float().to(torch.device(self.device_))
+        return alone
 
     def _transduction(self) -> NDArray[Any]:
         codes = []

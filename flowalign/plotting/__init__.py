@@ -5,6 +5,7 @@ from flowalign.plotting.novelty import NoveltyDisplay
 from flowalign.plotting.reliability import ReliabilityDisplay
 from flowalign.plotting.stop import StopDisplay
 from flowalign.plotting.trajectory import TrajectoryDisplay
+from flowalign.plotting.unlabeled import UnlabeledDisplay
 
 __all__ = [
     "ModalityGapDisplay",
@@ -12,4 +13,5 @@ __all__ = [
     "ReliabilityDisplay",
     "StopDisplay",
     "TrajectoryDisplay",
+    "UnlabeledDisplay",
 ]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 from flowalign.inputs import label_values, shorten
-from flowalign.plotting.style import COLORS, axes_or_new
+from flowalign.plotting.style import COLORS, axes_or_new, fitted_aligner
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.patches import StepPatch
     from numpy.typing import ArrayLike, NDArray
+    from sklearn.pipeline import Pipeline
 
     from flowalign.aligner import FlowMatchingAligner
 
@@ -122,13 +121,7 @@ class NoveltyDisplay:
         ValueError
             If `y` is not as long as `X`, or has missing labels.
         """
-        aligner = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-        check_is_fitted(aligner)
-        if not hasattr(aligner, "support_scores_"):
-            raise TypeError(
-                "estimator must be a FlowMatchingAligner or a Pipeline that ends in one, got "
-                f"{type(aligner).__name__}."
-            )
+        aligner = fitted_aligner(estimator)
         scores = estimator.score_samples(X)
         support_scores = aligner.support_scores_
         display = cls(

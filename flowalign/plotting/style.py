@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from flowalign.inputs import label_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
+
+    from flowalign.aligner import FlowMatchingAligner
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers do so in print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
@@ -31,10 +35,23 @@ def axes_or_new(ax: Axes | None) -> Axes:
     return pyplot().subplots()[1] if ax is None else ax
 
 
-def class_codes(y: ArrayLike, classes: NDArray[Any]) -> NDArray[Any]:
+def fitted_aligner(estimator: Any) -> FlowMatchingAligner:
+    """Return a fitted aligner, or that at the end of a pipeline; TypeError for anything else."""
+    aligner = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    check_is_fitted(aligner)
+    if not hasattr(aligner, "support_scores_"):
+        raise TypeError(
+            "estimator must be a FlowMatchingAligner or a Pipeline that ends in one, got "
+            f"{type(aligner).__name__}."
+        )
+    return aligner
+
+
+def class_codes(y: ArrayLike, classes: NDArray[Any], name: str = "y") -> NDArray[Any]:
     """Return the rows of labels, (n,), among sorted classes, (C,)."""
-    labels = label_values(y, "y")
+    labels = label_values(y, name)
     unknown = ~np.isin(labels, classes)
     if unknown.any():
-        raise ValueError(f"y has labels that the classes lack: {np.unique(labels[unknown])[:5]}.")
+        lacking = np.unique(labels[unknown])[:5]
+        raise ValueError(f"{name} has labels that the classes lack: {lacking}.")
     return np.searchsorted(classes, labels)
