@@ -95,7 +95,8 @@ def calibrate(
         curvature += np.diag(shapes / u**2)
         # In units in which all are as curved; of equal witnesses the same step for both.
         unit = 1 / np.sqrt(curvature.diagonal())
-        step = unit * np.linalg.lstsq(unit * curvature * unit[:, None], -unit * slope)[0]
+        scaled = unit * curvature * unit[:, None]
+        step = unit * np.linalg.lstsq(scaled, -unit * slope, rcond=None)[0]
         length = 1.0
         while length > 1e-6:
             tried = np.clip(u + length * step, np.maximum(RANGE[0], u / 10), RANGE[1])
