@@ -263,6 +263,7 @@ def test_a_cached_fit(data, labelled, tmp_path):
         (np.zeros((4, 48)), "X_unlabeled has rows of zeros"),
         (np.full((4, 48), "x"), "X_unlabeled must be features like X"),
         (np.ones(48), "X_unlabeled must be features like X"),
+        ([], "X_unlabeled must be features like X: there are 0 of them, without a width"),
     ],
 )
 def test_wrong_rows(rows, message, data, labelled):
@@ -284,7 +285,7 @@ def test_columns_in_another_order(data, labelled):
 
 
 def test_rows_need_a_labelled_one(data):
-    with pytest.raises(ValueError, match="X_unlabeled has rows, but there is no labelled one"):
+    with pytest.raises(ValueError, match="no labelled one to begin with"):
         FlowMatchingAligner(data.class_embeddings).fit(
             data.X_train[:0], [], X_unlabeled=data.X_train
         )
