@@ -219,7 +219,7 @@ class _Seen:
 
     def scaled(self, factor: Tensor | float) -> _Seen:
         """Let rows count for less, all or those of each class."""
-        by_class = torch.as_tensor(factor, dtype=torch.float64).expand_as(self.counts)
+        by_class = torch.as_tensor(factor).to(self.counts).expand_as(self.counts)
         weights = self.rows.weights * by_class.cpu().numpy().astype(np.float32)[self.rows.codes]
         return _Seen(
             Assigned(self.rows.codes, weights),
