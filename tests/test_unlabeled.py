@@ -95,6 +95,7 @@ def test_an_answer_is_the_mean_of_two(data, labelled):
     alone = FlowMatchingAligner(data.class_embeddings).fit(X, y)
     found = FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool)
     rows = torch.tensor(data.X_test / np.linalg.norm(data.X_test, axis=1, keepdims=True)).float()
+    rows = rows.to(alone.device_)
     both, without = (a._classifier.log_proba(rows).exp() for a in (found, alone))
     torch.testing.assert_close(found._classifier.without.log_proba(rows).exp(), without)
     told = found._classifier.with_rows.log_proba(rows).exp()

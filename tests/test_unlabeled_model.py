@@ -123,10 +123,14 @@ def reference(s, n_iter):
     return None
 
 
-@pytest.mark.parametrize("counts", [(3, 2, 4, 1), (1, 1, 1, 1), (3, 0, 4, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("counts", "n_unlabeled"),
+    [((3, 2, 4, 1), 60), ((1, 1, 1, 1), 60), ((3, 0, 4, 2), 60), ((2, 2, 1, 2), 400)],
+    ids=str,
+)
 @pytest.mark.parametrize("n_iter", [1, 3])
-def test_it_is_what_the_equations_say(counts, n_iter, monkeypatch):
-    setting = Setting(counts)
+def test_it_is_what_the_equations_say(counts, n_unlabeled, n_iter, monkeypatch):
+    setting = Setting(counts, n_unlabeled)
     monkeypatch.setattr(unlabeled, "MAX_ITERATIONS", n_iter)
     monkeypatch.setattr(unlabeled, "CHANGED", -1.0)
     found = setting.take_in()
@@ -147,12 +151,35 @@ def test_it_is_what_the_equations_say(counts, n_iter, monkeypatch):
     assert found.n_iter == n_iter
 
 
-def test_fewer_than_two_rows_a_class_are_not_taken_in():
-    setting = Setting()
-    few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (7, 8))
+@pytest.mark.parametrize(("counts", "least"), [((3, 2, 4, 1), 8), ((3, 0, 4, 2), 6)])
+def test_fewer_than_two_rows_a_labelled_class_are_not_taken_in(counts, least):
+    setting = Setting(counts)
+    few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (least - 1, least))
     assert few.model is setting.model
     assert (few.n_iter, few.rows.weights.sum()) == (0, 0)
+    np.testing.assert_array_equal(few.agreement, np.ones(4))
     assert enough.n_iter >= 1
+
+
+def test_it_ends_when_few_rows_change_their_class(monkeypatch):
+    setting = Setting()
+    assert setting.take_in().n_iter > 1
+    monkeypatch.setattr(unlabeled, "CHANGED", 0.5)
+    assert setting.take_in().n_iter == 1
+
+
+def test_the_evidence_is_weighed_anew():
+    setting, judged = Setting(), []
+
+    def judge(model):
+        judged.append(model)
+        return Evidence(0.2)
+
+    x, y, E = tensor(setting.X), torch.from_numpy(setting.codes), tensor(setting.E)
+    found = take_in(setting.model, Rows(setting.U), x, y, E, setting.classifier, judge)
+    assert found.model.evidence == Evidence(0.2)
+    assert len(judged) == found.n_iter
+    assert judged[-1].class_means is found.model.class_means
 
 
 def test_rows_of_no_weight_leave_the_model_as_it_is(monkeypatch):

@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
-from flowalign import FlowMatchingAligner
+from flowalign import FlowMatchingAligner, blocks
 from flowalign.datasets import make_cross_modal
+from flowalign.gaussian.unlabeled import log_proba_without_each
+from flowalign.unlabeled_rows import UnlabeledRows
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +167,76 @@ def test_copies_of_labelled_rows_do_not_raise_the_threshold(n_unlabeled, data, p
     if n_unlabeled == 200:
         assert np.mean(twice.transduction_ == "none") < 0.1
         assert np.mean(twice.predict(data.X_test) == "none") < 0.2
+
+
+def test_evidence_stays_where_labelled_rows_have_copies(data, parts):
+    X, y, pool = parts
+    for n, same in ((1, False), (2, True)):
+        aligner = FlowMatchingAligner(data.class_embeddings)
+        aligner.fit(np.tile(X, (n, 1)), np.tile(y, n), X_unlabeled=pool)
+        evidence, alone = aligner.gaussian_model_.evidence, aligner._inductive_model.evidence
+        assert (evidence == alone) is same
+
+
+def test_a_row_is_judged_without_itself(data, parts, monkeypatch):
+    X, y, pool = parts
+    aligner = FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool)
+    x = torch.from_numpy(next(iter(aligner._pool.blocks(1)))[1]).to(aligner.device_)
+    both, model = aligner._classifier, aligner.gaussian_model_
+    _, honest = log_proba_without_each(both.with_rows, model, x, aligner._assigned)
+    expected = (honest.exp() + both.without.log_proba(x).exp()) / 2
+    monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 7 * 4 * 48)
+    monkeypatch.setitem(blocks.STATE_BYTES, "cuda", 7 * 4 * 48)
+    np.testing.assert_allclose(aligner.transduction_proba_, expected.cpu(), atol=1e-5)
+    assert (expected - both.log_proba(x).exp()).abs().max() > 1e-2
+
+
+def test_blocks_are_cut_for_the_widest_array_of_a_row(data, parts, monkeypatch):
+    X, y, pool = parts
+    widths, cut = [], UnlabeledRows.blocks
+
+    def blocks_of(rows, width):
+        widths.append(width)
+        return cut(rows, width)
+
+    monkeypatch.setattr(UnlabeledRows, "blocks", blocks_of)
+    aligner = FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool)
+    assert len(aligner.transduction_) == len(pool)
+    assert len(widths) == 2 * aligner.n_iter_ + 2
+    assert min(widths) >= 48
+
+
+@pytest.mark.parametrize(("value", "message"), [(0, "rows of zeros.*: 150"), (np.nan, "row 150")])
+def test_wrong_rows_are_counted_over_all_blocks(value, message, data, parts, monkeypatch):
+    X, y, pool = parts
+    monkeypatch.setitem(blocks.STATE_BYTES, "cpu", 7 * 4 * 48)
+    pool = pool.copy()
+    pool[150] = value
+    with pytest.raises(ValueError, match=message):
+        FlowMatchingAligner(data.class_embeddings, device="cpu").fit(X, y, X_unlabeled=pool)
+
+
+def test_rows_of_zeros_beside_counts(data, parts):
+    X, y, pool = (np.round(40 * p).astype(int) if p.dtype.kind == "f" else p for p in parts)
+    pool[3] = 0
+    aligner = FlowMatchingAligner()
+    for rows in (pool, pool.astype(float)):
+        assert len(aligner.fit(X, y, X_unlabeled=rows).transduction_) == len(pool)
+    with pytest.raises(ValueError, match="rows of zeros"):
+        aligner.fit(X.astype(float), y, X_unlabeled=pool.astype(float))
+
+
+def test_the_warning_names_the_classes_that_disagree_most(data, parts):
+    X, y, pool = parts
+    aligner = FlowMatchingAligner(data.class_embeddings, normalize=False)
+    elsewhere = pool + 3 * np.random.default_rng(0).normal(size=48)
+    with pytest.warns(UserWarning, match="lie elsewhere") as caught:
+        aligner.fit(X, y, X_unlabeled=elsewhere)
+    worst = aligner.classes_[aligner.class_agreement_.argmin()]
+    assert f"smallest for '{worst}'" in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_before_a_fit_there_is_none():
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        FlowMatchingAligner(unknown_label="none").transduction_  # noqa: B018
