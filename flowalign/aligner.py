@@ -139,7 +139,7 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
-        Epochs run; for a field in closed form how often it looked at unlabelled rows, at least 1.
+        Epochs run; for a field in closed form rounds over the unlabelled rows, at least 1.
     n_steps_, stop_time_ : int, float
         Steps that `predict` takes now, and the time at which they end, the nearest to a chosen one.
     logit_scale_, posterior_weight_ : float
@@ -312,7 +312,8 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         kind = kind_of(kind_name)
         if pool is not None and not labelled:
             raise ValueError(
-                "X_unlabeled has rows, but there is no labelled one to begin with; label some."
+                "There are rows without labels, of X_unlabeled or marked unlabeled_label, but no "
+                "labelled one to begin with; label some."
             )
         if pool is not None and "pool" not in kind.settings:
             raise ValueError(
@@ -326,6 +327,9 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
             scores = score_steps(source, parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, kind.one_shot_stop) if labelled else 0.0
+        taken_in = fitted.taken_in
+        if taken_in is not None:
+            warn_of_disagreement(support.classes, taken_in.class_weights, taken_in.agreement)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         validate_data(self, support.names_and_width, skip_check_array=True)
         self.classes_ = np.array(support.classes)
@@ -337,7 +341,6 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         self.class_prior_ = support.prior
         self.support_scores_ = fitted.support_scores
         self.loss_curve_ = fitted.loss_curve
-        taken_in = fitted.taken_in
         looks = 1 if taken_in is None else max(1, taken_in.n_iter)
         self.n_iter_ = len(fitted.loss_curve) or looks
         self.unlabeled_weight_ = None if taken_in is None else taken_in.class_weights
@@ -352,5 +355,4 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         self._stop = stop
         self._normalize = bool(self.normalize)
         self._classifier = self._make_classifier()
-        warn_of_disagreement(self.classes_, self.unlabeled_weight_, self.class_agreement_)
         return self

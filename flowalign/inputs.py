@@ -239,7 +239,8 @@ def check_support_data(
     elif samples_needed:
         raise ValueError(
             f"X has 0 sample(s) (shape={features.shape}), and there are no class_embeddings. "
-            "Give samples, or class_embeddings in the space of X for zero-shot classification."
+            "Give labelled samples, or class_embeddings in the space of X for zero-shot "
+            "classification."
         )
     return features, labels, unlabeled, holds_integers(X)
 
@@ -265,6 +266,8 @@ def check_unlabeled_data(X_unlabeled: Any, X: Any, width: int) -> tuple[NDArray[
     try:
         floats = isinstance(X_unlabeled, np.ndarray) and X_unlabeled.dtype.kind == "f"
         array = X_unlabeled if floats else as_numpy(X_unlabeled, "X_unlabeled")
+        if np.shape(array) == (0,):
+            raise ValueError("there are 0 of them, without a width. Leave it out.")
         rows = check_array(array, ensure_min_samples=0, ensure_all_finite=False)
     except (TypeError, ValueError) as error:
         raise type(error)(f"X_unlabeled must be features like X: {error}") from error

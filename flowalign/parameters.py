@@ -43,6 +43,8 @@ def check_parameters(params: dict[str, Any]) -> None:
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):
         raise TypeError(f"normalize must be True or False, got {params['normalize']!r}.")
+    for name in ("unknown_label", "unlabeled_label"):
+        _label(name, params[name])
     label = params["unlabeled_label"]
     if label is not None and label == params["unknown_label"]:
         raise ValueError(
@@ -116,12 +118,15 @@ def class_probabilities(
 
 def check_unknown_label(label: Any, classes: NDArray[Any], name: str = "unknown_label") -> None:
     """Check that what rows of no class, or without one, are called is a label, and no class."""
+    _label(name, label)
     if label is None:
         return
     text = isinstance(label, str)
-    whole = isinstance(label, Integral) or (isinstance(label, Real) and float(label).is_integer())
-    if not (text or whole):
-        raise TypeError(f"{name} must be a string, a whole number or None, got {label!r}.")
+    if isinstance(label, bool) and not isinstance(classes[0], bool | np.bool_):
+        raise TypeError(  # or it would be 0 or 1, and "off" a class
+            f"{name}={label!r} is no label, as those of the classes are: "
+            f"{shorten(classes.tolist())}. None switches it off."
+        )
     if label in classes.tolist():
         raise ValueError(f"{name}={label!r} is the label of a class; take another.")
     if text != isinstance(classes[0], str):
@@ -131,6 +136,12 @@ def check_unknown_label(label: Any, classes: NDArray[Any], name: str = "unknown_
             f"{shorten(classes.tolist())}."
         )
     labels_with_unknown(classes, label, name)
+
+
+def _label(name: str, label: Any) -> None:
+    whole = isinstance(label, Integral) or (isinstance(label, Real) and float(label).is_integer())
+    if not (label is None or isinstance(label, str) or whole):
+        raise TypeError(f"{name} must be a string, a whole number or None, got {label!r}.")
 
 
 def labels_with_unknown(

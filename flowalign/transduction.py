@@ -51,13 +51,14 @@ class TransductiveClassifier(FlowClassifier):
         return alone
 
     def _transduction(self) -> NDArray[Any]:
+        check_is_fitted(self)
+        parameters.check_unknown_label(self.unknown_label, self.classes_)
         codes = []
         for log_proba, scores in self._unlabeled():
             found = log_proba.argmax(dim=1)
             if self.unknown_label is not None:
                 found = torch.where(scores < self.unknown_threshold_, -1, found)
             codes.append(found.cpu().numpy())
-        parameters.check_unknown_label(self.unknown_label, self.classes_)
         return self._labels(np.concatenate(codes))
 
     @torch.inference_mode()

@@ -32,13 +32,21 @@ class UnlabeledRows:
         Whether rows of zeros may be among them.
     device : str
         Kind of device that blocks are made for, such as "cuda".
+    name : str
+        What they are called in messages.
     """
 
     def __init__(
-        self, X: NDArray[Any], *, normalize: bool, zeros_allowed: bool, device: str = "cpu"
+        self,
+        X: NDArray[Any],
+        *,
+        normalize: bool,
+        zeros_allowed: bool,
+        device: str = "cpu",
+        name: str = "X_unlabeled",
     ) -> None:
         self.X, self.normalize, self.zeros_allowed = X, normalize, zeros_allowed
-        self.device = device
+        self.device, self.name = device, name
 
     @classmethod
     def of(
@@ -52,7 +60,9 @@ class UnlabeledRows:
         device: str,
     ) -> UnlabeledRows | None:
         """Make it of rows given beside ``X`` and of those marked in y; None if there are none."""
-        rows = marked
+        rows, name = marked, "X_unlabeled"
+        if len(marked):
+            name = "X_unlabeled, with the rows of X marked unlabeled_label behind it,"
         if X_unlabeled is not None:
             rows, integers = inputs.check_unlabeled_data(X_unlabeled, X, marked.shape[1])
             zeros_allowed = zeros_allowed or integers
@@ -60,7 +70,7 @@ class UnlabeledRows:
                 rows = np.concatenate([rows, marked])
         if not len(rows):
             return None
-        return cls(rows, normalize=normalize, zeros_allowed=zeros_allowed, device=device)
+        return cls(rows, normalize=normalize, zeros_allowed=zeros_allowed, device=device, name=name)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -68,27 +78,28 @@ class UnlabeledRows:
     def blocks(self, row_size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Yield which rows, and their features; ``row_size`` is the widest array made of each."""
         rows = blocks.state_rows(4 * row_size, self.device)
+        # Wide floats are scaled to length 1 first: float32 has no 1e-50, and no 1e50.
+        wide = self.X.dtype.kind == "f" and self.X.dtype.itemsize > 4
         for part in blocks.slices(len(self.X), rows):
-            block = np.asarray(self.X[part], dtype=np.float32)
+            # Writable: torch warns of what is not, as blocks of a memory-mapped file are.
+            block = np.require(self.X[part], np.float64 if wide else np.float32, "W")
             wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))
             if len(wrong):
                 raise ValueError(
-                    f"X_unlabeled contains NaN or infinity, first in row {part.start + wrong[0]}; "
+                    f"{self.name} contains NaN or infinity, first in row {part.start + wrong[0]}; "
                     "drop those rows."
                 )
-            yield (
-                part,
-                sphere.prepared(
-                    block, "X_unlabeled", self.normalize, self.zeros_allowed, first=part.start
-                ),
+            features = sphere.prepared(
+                block, self.name, self.normalize, self.zeros_allowed, first=part.start
             )
+            yield part, features.astype(np.float32, copy=False)
 
 
 def warn_of_disagreement(
-    classes: NDArray[Any], weights: NDArray[Any] | None, agreement: NDArray[Any] | None
+    classes: NDArray[Any], weights: NDArray[Any], agreement: NDArray[Any]
 ) -> None:
     """Warn ``fit`` of unlabelled rows that lie elsewhere than labelled ones of their classes."""
-    if weights is None or agreement is None or not weights.any():
+    if not weights.any():
         return
     counted = weights.sum() / max((weights / agreement).sum(), 1e-30)
     if counted < COUNTED:

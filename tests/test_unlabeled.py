@@ -95,6 +95,7 @@ def test_an_answer_is_the_mean_of_two(data, labelled):
     alone = FlowMatchingAligner(data.class_embeddings).fit(X, y)
     found = FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool)
     rows = torch.tensor(data.X_test / np.linalg.norm(data.X_test, axis=1, keepdims=True)).float()
+    rows = rows.to(alone.device_)
     both, without = (a._classifier.log_proba(rows).exp() for a in (found, alone))
     torch.testing.assert_close(found._classifier.without.log_proba(rows).exp(), without)
     told = found._classifier.with_rows.log_proba(rows).exp()
@@ -263,6 +264,7 @@ def test_a_cached_fit(data, labelled, tmp_path):
         (np.zeros((4, 48)), "X_unlabeled has rows of zeros"),
         (np.full((4, 48), "x"), "X_unlabeled must be features like X"),
         (np.ones(48), "X_unlabeled must be features like X"),
+        ([], "X_unlabeled must be features like X: there are 0 of them, without a width"),
     ],
 )
 def test_wrong_rows(rows, message, data, labelled):
@@ -284,7 +286,7 @@ def test_columns_in_another_order(data, labelled):
 
 
 def test_rows_need_a_labelled_one(data):
-    with pytest.raises(ValueError, match="X_unlabeled has rows, but there is no labelled one"):
+    with pytest.raises(ValueError, match="no labelled one to begin with"):
         FlowMatchingAligner(data.class_embeddings).fit(
             data.X_train[:0], [], X_unlabeled=data.X_train
         )

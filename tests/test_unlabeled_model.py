@@ -5,11 +5,12 @@ import pytest
 import torch
 from gaussian_toy import make, statistics_of, tensor
 from scipy.special import softmax
+from torch.overrides import TorchFunctionMode
 
 from flowalign.gaussian import unlabeled
 from flowalign.gaussian.evidence import Evidence
 from flowalign.gaussian.model import GaussianModel
-from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each, take_in
+from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each, take_in, with_rows_of
 
 
 class Rows:
@@ -43,8 +44,8 @@ class Setting:
         )  # fmt: skip
 
     def classifier(self, model):
-        targets = torch.zeros(self.C, self.d, dtype=torch.float64)
-        uniform = torch.full((self.C,), -np.log(self.C), dtype=torch.float64)
+        targets = torch.zeros_like(model.class_means.means)
+        uniform = targets.new_full((self.C,), -np.log(self.C))
         return model.classifier(targets, uniform).to(torch.float32)
 
     def take_in(self, size=7, rows=None):
@@ -122,10 +123,14 @@ def reference(s, n_iter):
     return None
 
 
-@pytest.mark.parametrize("counts", [(3, 2, 4, 1), (1, 1, 1, 1), (3, 0, 4, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("counts", "n_unlabeled"),
+    [((3, 2, 4, 1), 60), ((1, 1, 1, 1), 60), ((3, 0, 4, 2), 60), ((2, 2, 1, 2), 400)],
+    ids=str,
+)
 @pytest.mark.parametrize("n_iter", [1, 3])
-def test_it_is_what_the_equations_say(counts, n_iter, monkeypatch):
-    setting = Setting(counts)
+def test_it_is_what_the_equations_say(counts, n_unlabeled, n_iter, monkeypatch):
+    setting = Setting(counts, n_unlabeled)
     monkeypatch.setattr(unlabeled, "MAX_ITERATIONS", n_iter)
     monkeypatch.setattr(unlabeled, "CHANGED", -1.0)
     found = setting.take_in()
@@ -146,12 +151,35 @@ def test_it_is_what_the_equations_say(counts, n_iter, monkeypatch):
     assert found.n_iter == n_iter
 
 
-def test_fewer_than_two_rows_a_class_are_not_taken_in():
-    setting = Setting()
-    few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (7, 8))
+@pytest.mark.parametrize(("counts", "least"), [((3, 2, 4, 1), 8), ((3, 0, 4, 2), 6)])
+def test_fewer_than_two_rows_a_labelled_class_are_not_taken_in(counts, least):
+    setting = Setting(counts)
+    few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (least - 1, least))
     assert few.model is setting.model
     assert (few.n_iter, few.rows.weights.sum()) == (0, 0)
+    np.testing.assert_array_equal(few.agreement, np.ones(4))
     assert enough.n_iter >= 1
+
+
+def test_it_ends_when_few_rows_change_their_class(monkeypatch):
+    setting = Setting()
+    assert setting.take_in().n_iter > 1
+    monkeypatch.setattr(unlabeled, "CHANGED", 0.5)
+    assert setting.take_in().n_iter == 1
+
+
+def test_the_evidence_is_weighed_anew():
+    setting, judged = Setting(), []
+
+    def judge(model):
+        judged.append(model)
+        return Evidence(0.2)
+
+    x, y, E = tensor(setting.X), torch.from_numpy(setting.codes), tensor(setting.E)
+    found = take_in(setting.model, Rows(setting.U), x, y, E, setting.classifier, judge)
+    assert found.model.evidence == Evidence(0.2)
+    assert len(judged) == found.n_iter
+    assert judged[-1].class_means is found.model.class_means
 
 
 def test_rows_of_no_weight_leave_the_model_as_it_is(monkeypatch):
@@ -192,3 +220,45 @@ def test_a_row_without_weight_is_judged_as_it_is():
     said, honest = log_proba_without_each(setting.classifier(setting.model), setting.model, x, rows)
     torch.testing.assert_close(said, honest)
     torch.testing.assert_close(said, setting.classifier(setting.model).log_proba(x))
+
+
+def test_another_model_has_the_rows_as_they_count():
+    """Of the same labelled rows it is the model that took them in."""
+    setting = Setting((3, 0, 4, 2))
+    found = setting.take_in()
+    x, y, E = tensor(setting.X), torch.from_numpy(setting.codes), tensor(setting.E)
+    for size in (7, 1000):
+        again = with_rows_of(found, setting.model, Rows(setting.U, size), x, y, E)
+        torch.testing.assert_close(again.class_means.means, found.model.class_means.means)
+        torch.testing.assert_close(again.within.variances, found.model.within.variances)
+    few = setting.take_in(rows=np.arange(3))
+    assert with_rows_of(few, setting.model, Rows(setting.U[:3]), x, y, E) is setting.model
+
+
+class OnOtherDevice(TorchFunctionMode):
+    """Finds what would be made on the CPU beside a model on another device, and stay there."""
+
+    makers = (torch.tensor, torch.as_tensor, torch.zeros, torch.ones, torch.full, torch.empty,
+              torch.arange, torch.eye, torch.linspace)  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in self.makers and "device" not in kwargs and not isinstance(args[0], torch.Tensor):
+            self.made.append(result)
+        elif func not in (torch.Tensor.to, torch.Tensor.dim) and any(
+            one is other for one in args for other in self.made
+        ):
+            raise AssertionError(f"{func} is given a tensor that no device was named for")
+        return result
+
+
+def test_everything_is_where_the_model_is():
+    setting = Setting()
+    with OnOtherDevice():
+        found = setting.take_in()
+    assert found.n_iter >= 1

@@ -18,7 +18,7 @@ from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
 from flowalign.gaussian.posterior import Classifier, ClassPosterior, PosteriorMean
 from flowalign.gaussian.statistics import ClassStatistics
-from flowalign.gaussian.unlabeled import Pool, TakenIn, take_in
+from flowalign.gaussian.unlabeled import Pool, TakenIn, take_in, with_rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,10 +126,14 @@ def fit_model(
         return evidence if of_judges is not model_of_all else weighed(left_out(candidate))
 
     taken_in = take_in(model, pool, x, y, E, classifier_of, judge)
-    found = taken_in.model
+    found = of_judges_too = taken_in.model
+    if of_judges is not model_of_all:
+        y = torch.tensor(judges.codes, device=place)
+        of_judges_too = with_rows_of(taken_in, of_judges, pool, tensor(judges.X), y, E)
     classifier = PosteriorMean(classifier_of(found), classifier_of(model))
     assert found.evidence is not None
-    return Known(found, classifier, left_out(found).scores(found.evidence), model, taken_in)
+    scores = left_out(of_judges_too).scores(found.evidence)
+    return Known(found, classifier, scores, model, taken_in)
 
 
 def leave_out(

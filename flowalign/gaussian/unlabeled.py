@@ -145,11 +145,20 @@ def take_in(
         agreement = labelled.agreement(model, seen)
         seen = seen.scaled(agreement)
         rows, weights = seen.rows, seen.counts
-        scatter = _scatter(pool, rows, labelled.centre)
-        model = labelled.with_rows(seen, scatter)
+        model = labelled.with_rows(*_moments(pool, rows, labelled))
         model = replace(model, evidence=judge(model))
     assert rows is not None
     return TakenIn(model, rows, weights.cpu().numpy(), agreement.cpu().numpy(), n_iter)
+
+
+def with_rows_of(
+    other: TakenIn, model: GaussianModel, pool: Pool, X: Tensor, codes: Tensor, E: Tensor | None
+) -> GaussianModel:
+    """Let a model of other labelled rows have the unlabelled ones as they count in `other`."""
+    labelled = _Labelled(model, X, codes, E)
+    if other.n_iter == 0:
+        return model
+    return labelled.with_rows(*_moments(pool, other.rows, labelled))
 
 
 def log_proba_without_each(
@@ -210,7 +219,7 @@ class _Seen:
 
     def scaled(self, factor: Tensor | float) -> _Seen:
         """Let rows count for less, all or those of each class."""
-        by_class = torch.as_tensor(factor, dtype=torch.float64).expand_as(self.counts)
+        by_class = torch.as_tensor(factor).to(self.counts).expand_as(self.counts)
         weights = self.rows.weights * by_class.cpu().numpy().astype(np.float32)[self.rows.codes]
         return _Seen(
             Assigned(self.rows.codes, weights),
@@ -253,14 +262,20 @@ def _look(
     return _Seen(Assigned(codes, weights), counts, sums, squares, changed / len(pool))
 
 
-def _scatter(pool: Pool, rows: Assigned, centre: Tensor) -> Tensor:
-    """Weighted products of the rows about a centre, (d, d)."""
+def _moments(pool: Pool, rows: Assigned, labelled: _Labelled) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (C,) and weighted sums (C, d) by class, and products (d, d), about the centre."""
+    centre = labelled.centre
+    counts, sums = torch.zeros_like(labelled.counts), torch.zeros_like(labelled.means)
     products = centre.new_zeros(len(centre), len(centre))
-    for part, features in pool.blocks(len(centre)):
+    for part, features in pool.blocks(max(sums.shape)):
         x = torch.from_numpy(features).to(centre) - centre
         w = torch.from_numpy(rows.weights[part]).to(centre)
-        products.addmm_((x * w[:, None]).T, x)
-    return products
+        codes = torch.from_numpy(rows.codes[part]).to(centre.device).long()
+        weighted = x * w[:, None]
+        counts.index_add_(0, codes, w)
+        sums.index_add_(0, codes, weighted)
+        products.addmm_(weighted.T, x)
+    return counts, sums, products
 
 
 class _Labelled:
@@ -297,18 +312,18 @@ class _Labelled:
         both = (self.counts > 0) & (seen.counts > TINY)
         return torch.where(both, 1 / (1 + seen.counts * displaced), torch.ones_like(displaced))
 
-    def with_rows(self, seen: _Seen, products: Tensor) -> GaussianModel:
-        """Estimate the model of both; ``products`` are those of the rows about the centre."""
+    def with_rows(self, weights: Tensor, sums: Tensor, products: Tensor) -> GaussianModel:
+        """Estimate the model of both, with what :func:`_moments` found of the unlabelled rows."""
         old = self.model.class_means
-        counts = self.counts + seen.counts
+        counts = self.counts + weights
         S = (counts > TINY).nonzero()[:, 0]
-        M = (self.counts[:, None] * self.means + seen.sums)[S] / counts[S][:, None]
+        M = (self.counts[:, None] * self.means + sums)[S] / counts[S][:, None]
         means, _ = tied_means(self.G, old.text_spread, old.residual_spread, counts[S], M, S)
         mu = means.means
-        scatter = self.scatter + products - seen.sums.T @ mu - mu.T @ seen.sums
-        scatter = scatter + (mu.T * seen.counts) @ mu
-        total = self.before + float(seen.counts.sum())
-        freedom = self.freedom + float((seen.counts * (1 - means.covariance.diagonal())).sum())
+        scatter = self.scatter + products - sums.T @ mu - mu.T @ sums
+        scatter = scatter + (mu.T * weights) @ mu
+        total = self.before + float(weights.sum())
+        freedom = self.freedom + float((weights * (1 - means.covariance.diagonal())).sum())
         divisor = (total + self.width) * freedom / total
         squares, basis = torch.linalg.eigh((scatter + scatter.T) / 2)
         squares = squares.clamp_min(0)
