@@ -10,6 +10,7 @@ of a minute.
 """
 
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,7 +77,8 @@ def network(support, max_iter):
 def closed_form(support):
     """Estimate the Gaussian model of a support set."""
     codes, x0 = support
-    coupling = Coupling(x0.numpy(), codes.numpy(), None, targets.numpy(), True, None)
+    coupling = Coupling.by_class(x0.numpy(), codes.numpy(), targets.numpy(), joint=True)
+    coupling = replace(coupling, E=None)
     noise = noise_std / path.rms(x0)
     return fit_gaussian(coupling, prior=np.full(3, 1 / 3), noise=noise, device="cpu").field
 

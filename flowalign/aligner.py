@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,16 +13,16 @@ from flowalign import parameters
 from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
+from flowalign.incremental import IncrementalClassifier
 from flowalign.stopping import choose_stop, score_steps
 from flowalign.support import Support
-from flowalign.transduction import TransductiveClassifier
-from flowalign.unlabeled_rows import warn_of_disagreement
+from flowalign.unlabeled_rows import UnlabeledRows, warn_of_disagreement
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
+class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
     Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from every support
@@ -262,7 +262,7 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
         X_unlabeled: ArrayLike | None = None,
-    ) -> FlowMatchingAligner:
+    ) -> Self:
         """Fit the velocity field to labelled support samples.
 
         Parameters
@@ -306,6 +306,9 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         device = parameters.check_device(self.device)
         support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled, device.type)
         del X  # of many samples no second copy should stay
+        return self._fit_support(support, device)
+
+    def _fit_support(self, support: Support, device: torch.device) -> Self:
         coupling, pool, params = support.coupling, support.pool, self.get_params(deep=False)
         labelled = len(coupling.X) > 0
         kind_name = self.velocity_field if labelled else UNTRAINED
@@ -327,12 +330,15 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
             scores = score_steps(source, parts, self.step_size, self.solver) if parts else None
         if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, kind.one_shot_stop) if labelled else 0.0
+        classes, E = support.names
         taken_in = fitted.taken_in
-        if taken_in is not None:
-            warn_of_disagreement(support.classes, taken_in.class_weights, taken_in.agreement)
+        held = None if taken_in is None else taken_in.held
+        if held is not None:
+            warn_of_disagreement(classes, held.class_weights, held.agreement)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
-        validate_data(self, support.names_and_width, skip_check_array=True)
-        self.classes_ = np.array(support.classes)
+        if support.names_and_width is not None:
+            validate_data(self, support.names_and_width, skip_check_array=True)
+        self.classes_ = np.array(classes)
         self.class_embeddings_ = coupling.targets.astype(coupling.X.dtype, order="C")
         self.joint_ = bool(coupling.joint)
         self.embedding_map_ = coupling.embedding_map
@@ -343,11 +349,15 @@ class FlowMatchingAligner(TransductiveClassifier, BaseEstimator):
         self.loss_curve_ = fitted.loss_curve
         looks = 1 if taken_in is None else max(1, taken_in.n_iter)
         self.n_iter_ = len(fitted.loss_curve) or looks
-        self.unlabeled_weight_ = None if taken_in is None else taken_in.class_weights
-        self.class_agreement_ = None if taken_in is None else taken_in.agreement
+        self.unlabeled_weight_ = None if held is None else held.class_weights
+        self.class_agreement_ = None if held is None else held.agreement
         self._inductive_model = fitted.inductive
+        self._held = held
         self._assigned = None if taken_in is None else taken_in.rows
-        self._pool = pool
+        self._pool = pool if isinstance(pool, UnlabeledRows) else None
+        incremental = kind_of(self.velocity_field).incremental
+        self._reserve = support.samples.reserve if incremental else None
+        self._class_vectors = E
         self.stop_scores_ = scores
         self.stop_source_ = source
         self.device_ = str(device)

@@ -61,5 +61,5 @@ def warn_of_equal_names(
             "samples, so nothing tells them apart: only that one, or the first, is predicted. "
             "Describe them in other words, give samples of each, or make them one class.",
             UserWarning,
-            stacklevel=4,  # whoever called fit
+            stacklevel=5,  # whoever called fit
         )

@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowalign import blocks
-from flowalign.spaces import class_means
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from flowalign.gaussian.statistics import ClassStatistics
 
 LOUD_SHARE, LOUD_WIDTH = 0.5, 16
 """Share of one coordinate in the variance within classes above which ``fit`` warns, and the width
 from which on. Features of encoders have 0.03 at most, on thirteen sets."""
 
 
-def within_variances(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.float64]:
+def within_variances(statistics: ClassStatistics) -> NDArray[np.float64]:
     """Variance of each coordinate within classes, (d,); of all where each has one sample."""
-    _, rows, counts = np.unique(codes, return_inverse=True, return_counts=True)
-    if counts.max() == 1:
-        rows, counts = np.zeros_like(rows), counts[:1]
-    means, squares = class_means(X, rows), np.zeros(X.shape[1])
-    for part in blocks.slices(len(X)):
-        squares += np.square(X[part] - means[rows[part]], dtype=np.float64).sum(axis=0)
-    return squares / max(len(X) - len(counts), 1)
+    alone = statistics.within is None
+    groups = 1 if alone else len(statistics.sampled)
+    squares = statistics.spread if alone else statistics.products.diagonal()
+    return (squares / max(statistics.n - groups, 1)).cpu().numpy()
 
 
 def loudest(variances: NDArray[Any]) -> tuple[int, float]:
@@ -35,17 +31,18 @@ def loudest(variances: NDArray[Any]) -> tuple[int, float]:
     return column, float(variances[column] / (variances.sum() or 1))
 
 
-def warn_of_loud_column(X: NDArray[Any], codes: NDArray[Any]) -> None:
+def warn_of_loud_column(statistics: ClassStatistics) -> None:
     """Warn ``fit`` of features, (n, d), of which one drowns the others in rows of length 1."""
-    if not len(X) or X.shape[1] < LOUD_WIDTH:
+    width = statistics.sums.shape[1]
+    if not statistics.n or width < LOUD_WIDTH:
         return
-    column, share = loudest(within_variances(X, codes))
+    column, share = loudest(within_variances(statistics))
     if share > LOUD_SHARE:
         warnings.warn(
             f"Column {column} of X has {share:.0%} of the variance of all "
-            f"{X.shape[1]} columns: rows scaled to length 1 have little left of the others. Unless "
+            f"{width} columns: rows scaled to length 1 have little left of the others. Unless "
             "that is meant, bring the columns to a common scale first, "
             "make_pipeline(StandardScaler(), aligner), or drop that one.",
             UserWarning,
-            stacklevel=4,  # whoever called fit
+            stacklevel=5,  # whoever called fit
         )

@@ -109,7 +109,7 @@ def hold_out(
     if not len(coupling.X):
         return NO_SAMPLES, []
     # Taking one of two equal samples out of a model would leave the other.
-    if kind.leave_out is not None and not coupling.copies.any():
+    if kind.leave_out is not None and not coupling.copies:
         source, parts = LEAVE_ONE_OUT, _leave_one_out(kind.leave_out, fitted, coupling)
     else:
         source, parts = CROSS_FITTING, _cross_fit(fit, coupling, kind.max_folds)
@@ -184,33 +184,33 @@ def removable(coupling: Coupling) -> NDArray[Any]:
     target of a class without samples, and none otherwise.
     """
     codes = coupling.codes
-    distinct = np.bincount(codes[~coupling.copies], minlength=codes.max() + 1)
-    if not coupling.one_shot:
-        return np.flatnonzero(distinct[codes] > 1)
-    return np.arange(0 if coupling.E is None or distinct.sum() == 1 else len(codes))
+    if coupling.one_shot:
+        return np.arange(0 if coupling.E is None or len(codes) == 1 else len(codes))
+    distinct = np.bincount(codes)
+    some_elsewhere = np.bincount(codes, coupling.multiplicity) < coupling.counts[: len(distinct)]
+    return np.flatnonzero((distinct > 1)[codes] | some_elsewhere[codes])
 
 
 def folds(coupling: Coupling) -> list[NDArray[Any]]:
     """Split the removable samples into four folds to hold out in turn: lists of rows.
 
     Each class is spread over the folds and keeps a sample outside of each; in a one-shot set folds
-    hold out classes as a whole. Copies of a sample are in its fold: outside of it they would give
+    hold out classes as a whole. Copies of a sample go with it: outside of its fold they would give
     its class away. The names of the classes play no part. Very few samples make fewer folds.
     """
     rows = removable(coupling)
-    codes, copies = coupling.codes[rows], coupling.copies[rows]
+    codes = coupling.codes[rows]
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     # Classes begin at different folds, so that these are of one size.
-    fold = (_turns(codes, copies) + np.argsort(np.argsort(first))[inverse]) % N_FOLDS
+    fold = (_turns(codes) + np.argsort(np.argsort(first))[inverse]) % N_FOLDS
     parts = [rows[fold == k] for k in range(N_FOLDS)]
     return [rows for rows in parts if len(rows)]
 
 
-def _turns(codes: NDArray[Any], copies: NDArray[Any]) -> NDArray[Any]:
-    """How many samples of its class come before each, copies not counted."""
+def _turns(codes: NDArray[Any]) -> NDArray[Any]:
+    """How many samples of its class come before each."""
     order = np.argsort(codes, kind="stable")
-    counted = np.cumsum(~copies[order])
     _, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
     turns = np.empty(len(codes), dtype=int)
-    turns[order] = counted - np.repeat(counted[starts], counts)
+    turns[order] = np.arange(len(codes)) - np.repeat(starts, counts)
     return turns

@@ -182,6 +182,37 @@ def label_values(labels: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def union_of_labels(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Labels of both, sorted."""
+    if not len(one) or not len(other):
+        return one if len(one) else other
+    both = np.concatenate([one, other]) if _alike(one, other) else None
+    if both is None or both[: len(one)].tolist() + both[len(one) :].tolist() != [
+        *one.tolist(),
+        *other.tolist(),
+    ]:
+        raise TypeError(
+            f"y has labels {shorten(other.tolist(), 3)} where there are classes "
+            f"{shorten(one.tolist(), 3)}; give labels of one type."
+        )
+    return np.unique(both)
+
+
+def places(labels: NDArray[Any], among: NDArray[Any]) -> NDArray[np.int64]:
+    """Where sorted labels are among others, also sorted; -1 where they are not."""
+    found = np.minimum(np.searchsorted(among, labels), max(len(among) - 1, 0))
+    return np.where(np.isin(labels, among), found, -1)
+
+
+def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether labels are all strings, all truth values or all numbers."""
+    kinds = [
+        "text" if isinstance(labels.tolist()[0], str) else "b" if labels.dtype.kind == "b" else "n"
+        for labels in (one, other)
+    ]
+    return kinds[0] == kinds[1]
+
+
 def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:
     """Vectors as a finite (m, e) array, float32 kept, everything else float64."""
     try:

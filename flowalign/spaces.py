@@ -35,7 +35,7 @@ def class_means(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
 
 
 def place_targets(
-    E: NDArray[Any], X: NDArray[Any], codes: NDArray[Any], joint: str | bool
+    E: NDArray[Any], M: NDArray[Any], sampled: NDArray[Any], joint: str | bool
 ) -> tuple[NDArray[Any], bool, ProcrustesMap | None]:
     """Where in the feature space each class lies.
 
@@ -43,10 +43,10 @@ def place_targets(
     ----------
     E : ndarray of shape (C, e)
         Class embeddings.
-    X : ndarray of shape (n, d)
-        Support features.
-    codes : ndarray of shape (n,)
-        Class of each sample, a row of ``E``. Classes without samples are allowed.
+    M : ndarray of shape (S, d)
+        Means of the support features of the classes that have some.
+    sampled : ndarray of shape (S,)
+        Which rows of ``E`` these are.
     joint : "auto" or bool
         Whether ``E`` lives in the space of ``X`` as it is. "auto" says yes if the widths are equal
         and the :func:`alignment_score` is above :data:`JOINT_SCORE`, or fewer than two classes
@@ -67,25 +67,23 @@ def place_targets(
     ValueError
         If the space was to be joint and the widths differ, or if there are no samples to map by.
     """
-    sampled = np.unique(codes)
-    M = class_means(X, codes) if len(sampled) else X
-    same_width = E.shape[1] == X.shape[1]
+    same_width = E.shape[1] == M.shape[1]
     if joint == "auto":
-        threshold = min(JOINT_SCORE, np.sqrt(X.shape[1]) / 2)
+        threshold = min(JOINT_SCORE, np.sqrt(M.shape[1]) / 2)
         joint = same_width and (
             len(sampled) < 2 or bool(alignment_score(E[sampled], M) > threshold)
         )
     if not len(sampled) and not (joint and same_width):
         raise ValueError(
             f"X has no samples to map class_embeddings by, which are {E.shape[1]} wide where X is "
-            f"{X.shape[1]} wide. Give samples of some classes, or class_embeddings in the space of "
+            f"{M.shape[1]} wide. Give samples of some classes, or class_embeddings in the space of "
             "X, and joint='auto' or joint=True."
         )
     if joint:
         if not same_width:
             raise ValueError(
                 f"joint=True needs class_embeddings in the space of X, but they are "
-                f"{E.shape[1]} wide and X is {X.shape[1]} wide. Use joint='auto' or joint=False "
+                f"{E.shape[1]} wide and X is {M.shape[1]} wide. Use joint='auto' or joint=False "
                 "to have them mapped."
             )
         return E, True, None

@@ -1,16 +1,20 @@
-"""The support set: from what a user gives ``fit`` to samples, classes and their targets."""
+"""The support set: from what a user gives to samples, classes and their targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import validate_data
 
 from flowalign import inputs, parameters
 from flowalign.coupling import Coupling
-from flowalign.embedding_forms import classes_of
+from flowalign.embedding_forms import Names, names_after, names_of
 from flowalign.equal_embeddings import shadowed_names, warn_of_equal_names
 from flowalign.feature_scale import warn_of_loud_column
+from flowalign.fields import kind_of
+from flowalign.gaussian.unlabeled import Held
+from flowalign.samples import Samples
 from flowalign.sphere import prepared
 from flowalign.unlabeled_rows import UnlabeledRows
 
@@ -25,24 +29,27 @@ class Support(NamedTuple):
 
     Attributes
     ----------
-    classes : ndarray of shape (C,)
-        Labels, sorted.
+    names : Names
+        Labels, sorted, and the embedding of each.
+    samples : Samples
     coupling : Coupling
     prior : ndarray of shape (C,)
         A probability for each class.
+    names_and_width : array-like or None
+        A row of X that tells the estimator names and number of its features; None if it knows them.
     validation_set : tuple of ndarrays of shape (m, d) and (m,), or None
         Features and classes.
-    pool : UnlabeledRows or None
-    names_and_width : array-like
-        A row of X that tells the estimator names and number of its features.
+    pool : UnlabeledRows, Held or None
+        Rows without labels, or what is left of them.
     """
 
-    classes: NDArray[Any]
+    names: Names
+    samples: Samples
     coupling: Coupling
     prior: NDArray[np.float64]
-    validation_set: tuple[NDArray[Any], NDArray[Any]] | None
-    pool: UnlabeledRows | None
-    names_and_width: Any
+    names_and_width: Any = None
+    validation_set: tuple[NDArray[Any], NDArray[Any]] | None = None
+    pool: UnlabeledRows | Held | None = None
 
     @classmethod
     def of(
@@ -72,27 +79,95 @@ class Support(NamedTuple):
             X_unlabeled, unlabeled, given_X, integers, normalize=normalize, device=device
         )
         X = prepared(X, "X", normalize, integers)
-        classes, codes, E = classes_of(given, y, fit_argument=in_fit, normalize=normalize)
-        parameters.check_unknown_label(aligner.unknown_label, classes)
-        parameters.check_unknown_label(aligner.unlabeled_label, classes, "unlabeled_label")
+        names, codes = names_of(given, y, fit_argument=in_fit, normalize=normalize)
         validation_set = None
         if X_val is not None or y_val is not None:
             dropped = aligner.unknown_label, aligner.unlabeled_label
             rows, labels, integers = inputs.check_validation_data(
-                X_val, y_val, given_X, X, classes, dropped
+                X_val, y_val, given_X, X, names.classes, dropped
             )
             rows = prepared(rows, "X_val", normalize, integers)
-            validation_set = rows, np.searchsorted(classes, labels)
-        coupling = Coupling.by_class(X, codes, E, aligner.joint)
-        if normalize:
-            warn_of_loud_column(coupling.X, coupling.codes)
-        counts = np.bincount(codes, minlength=len(classes))
+            validation_set = rows, np.searchsorted(names.classes, labels)
+        keeps_all = not kind_of(aligner.velocity_field).incremental
+        most = max(len(X), 1) if keeps_all else None
+        samples = Samples.of(X, codes, names.classes, device=device, most=most)
+        support = cls.from_samples(aligner, names, samples, device)
+        if validation_set is not None:  # nobody is right about a class that is never predicted
+            rows, codes = validation_set
+            heard = support.prior[codes] > parameters.IMPOSSIBLE
+            validation_set = rows[heard], codes[heard]
+        return support._replace(
+            names_and_width=names_and_width, validation_set=validation_set, pool=pool
+        )
+
+    @classmethod
+    def after(
+        cls,
+        aligner: FlowMatchingAligner,
+        X: Any,
+        y: Any,
+        class_embeddings: Any,
+        classes: Any,
+        device: str,
+    ) -> Support:
+        """Check what was given to ``partial_fit``, and put it to what the aligner has seen."""
+        seen = aligner._seen() if hasattr(aligner, "classes_") else None
+        given_X = X
+        X, y, unlabeled, integers = inputs.check_support_data(
+            X,
+            y,
+            samples_needed=False,
+            unknown_label=aligner.unknown_label,
+            unlabeled_label=aligner.unlabeled_label,
+            estimator=aligner,
+        )
+        if len(unlabeled):
+            raise ValueError(
+                f"y has {len(unlabeled)} rows marked unlabeled_label; partial_fit takes labelled "
+                "rows, and fit all of them: give these to fit, as X_unlabeled."
+            )
+        names_and_width = inputs.named(given_X, X[:1])
+        if seen is not None:
+            validate_data(aligner, names_and_width, reset=False, skip_check_array=True)
+        X = prepared(X, "X", bool(aligner.normalize), integers)
+        labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
+        if classes is not None:
+            listed = inputs.label_values(classes, "classes")
+            labels = inputs.union_of_labels(labels, np.unique(listed))
+        names = names_after(
+            None if seen is None else aligner._names(),
+            class_embeddings,
+            aligner.class_embeddings,
+            labels,
+            normalize=bool(aligner.normalize),
+        )
+        if not len(names.classes):
+            raise ValueError("There are neither samples nor class_embeddings; give some.")
+        codes = np.searchsorted(names.classes, y if len(y) else names.classes[:0])
+        samples, held = Samples.of(X, codes, names.classes, device=device), None
+        if seen is not None:
+            samples = seen.among(names.classes) + samples
+            held = aligner._held_for(names.classes)
+        support = cls.from_samples(aligner, names, samples, device)
+        return support._replace(
+            names_and_width=names_and_width if seen is None else None, pool=held
+        )
+
+    @classmethod
+    def from_samples(
+        cls, aligner: FlowMatchingAligner, names: Names, samples: Samples, device: str
+    ) -> Support:
+        """Place the classes of samples; whoever called the caller of this is warned."""
+        classes, E = names
+        parameters.check_unknown_label(aligner.unknown_label, classes)
+        parameters.check_unknown_label(aligner.unlabeled_label, classes, "unlabeled_label")
+        samples = samples.among(classes)
+        coupling = Coupling.of(samples.reserve, samples.statistics, E, aligner.joint)
+        if aligner.normalize:
+            warn_of_loud_column(samples.statistics)
+        counts = coupling.counts
         warn_of_equal_names(classes, E, counts)
         prior = parameters.class_probabilities(aligner.class_prior, classes, counts)
-        shadowed = shadowed_names(E, counts)
-        prior = np.where(shadowed, parameters.IMPOSSIBLE, prior)
-        if validation_set is not None:  # nobody is right about a class that is never predicted
-            rows, codes_val = validation_set
-            heard = ~shadowed[codes_val]
-            validation_set = rows[heard], codes_val[heard]
-        return cls(classes, coupling, prior, validation_set, pool, names_and_width)
+        unheard = counts == 0 if E is None else shadowed_names(E, counts)
+        prior = np.where(unheard, parameters.IMPOSSIBLE, prior)
+        return cls(names, samples, coupling, prior)

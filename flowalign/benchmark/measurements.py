@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,7 +166,7 @@ def _coupled(
     settings["max_iter"] //= REPEATS
     settings |= {"batch_size": default_batch_size(len(X)), "seeds": (seed, seed), "device": "cpu"}
     settings["prior"] = np.full(len(targets), 1 / len(targets))
-    coupling = Coupling(np.tile(X, (REPEATS, 1)), pairs, None, targets, True, None)
+    coupling = replace(Coupling.by_class(np.tile(X, (REPEATS, 1)), pairs, targets, True), E=None)
     field = fit_network(coupling, **settings).field
     x = torch.from_numpy(unit_rows(data.X_test, "X"))
     test = HeldOut(field, x, data.y_test, torch.from_numpy(targets))

@@ -166,7 +166,8 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
 
 def text_of(E: NDArray[Any] | None, X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
     """Class embeddings in the feature space, (C, d), unit rows; class means without any."""
-    text = class_means(X, codes) if E is None else place_targets(E, X, codes, "auto")[0]
+    M = class_means(X, codes)
+    text = M if E is None else place_targets(E, M, np.unique(codes), "auto")[0]
     return unit_rows(text.astype(X.dtype), "class_embeddings, mapped into the feature space,")
 
 

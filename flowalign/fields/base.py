@@ -171,12 +171,14 @@ class Kind:
     fit : callable
         ``fit(coupling, **settings)`` returns a :class:`Fitted`. It depends on its arguments alone,
         so that its results can be cached. Settings that it may ask for by name: parameters of the
-        aligner; ``prior``, a probability for each class; ``pool``, unlabelled rows or None, for a
-        kind that takes these in; ``seeds``, two integers; and ``device``, a string.
+        aligner; ``prior``, a probability for each class; ``pool``, unlabelled rows, what is left of
+        them or None, for a kind that takes these in; ``seeds``, two integers; ``device``, a string.
     without_effect : tuple of str
         Settings that do not change the result.
     random : bool
         Whether another seed gives another field.
+    incremental : bool
+        Whether the sums of samples say all, so that more can come later.
     max_folds : int
         Folds that are cross-fitted at most, where samples cannot be left out otherwise.
     one_shot_stop : float
@@ -191,6 +193,7 @@ class Kind:
     fit: Callable[..., Fitted]
     without_effect: tuple[str, ...] = ()
     random: bool = False
+    incremental: bool = False
     max_folds: int = 4
     one_shot_stop: float = 0.5
     leave_out: Callable[[Fitted, Coupling, NDArray[Any], Tensor], Flow] | None = None

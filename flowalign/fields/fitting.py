@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
-    from flowalign.gaussian.unlabeled import Pool
+    from flowalign.gaussian.unlabeled import Held, Pool
 
 
 def field_fitter(
@@ -25,7 +25,7 @@ def field_fitter(
     params: dict[str, Any],
     prior: NDArray[Any],
     device: torch.device,
-    pool: Pool | None = None,
+    pool: Pool | Held | None = None,
 ) -> Callable[[Coupling], Fitted]:
     """Return what fits a field to a coupling, cached if `memory` says so.
 
@@ -40,8 +40,8 @@ def field_fitter(
     prior : ndarray of shape (C,)
         A probability for each class.
     device : torch.device
-    pool : Pool or None
-        Unlabelled rows, for a kind that takes them.
+    pool : Pool, Held or None
+        Unlabelled rows, or what is left of them, for a kind that takes them.
     """
     rng = check_random_state(params["random_state"])
     known = params | {"prior": prior, "device": str(device)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowalign import blocks, path
+from flowalign import blocks
 from flowalign.fields.base import Fitted, Kind
 from flowalign.gaussian.evidence import Evidence, evenly, weigh
 from flowalign.gaussian.field import GaussianField
@@ -17,8 +18,7 @@ from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
 from flowalign.gaussian.posterior import Classifier, ClassPosterior, PosteriorMean
-from flowalign.gaussian.statistics import ClassStatistics
-from flowalign.gaussian.unlabeled import Pool, TakenIn, take_in, with_rows_of
+from flowalign.gaussian.unlabeled import Held, Pool, TakenIn, hold, take_in, with_held
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def fit_gaussian(
-    coupling: Coupling, *, prior: NDArray[Any], noise: float, device: str, pool: Pool | None = None
+    coupling: Coupling,
+    *,
+    prior: NDArray[Any],
+    noise: float,
+    device: str,
+    pool: Pool | Held | None = None,
 ) -> Fitted:
     """Fit the closed form.
 
@@ -40,8 +45,8 @@ def fit_gaussian(
     noise : float
         Size of the noise on the path, relative to ``rms`` of the features.
     device : str
-    pool : Pool or None
-        Unlabelled rows.
+    pool : Pool, Held or None
+        Unlabelled rows, or what is left of them.
 
     Returns
     -------
@@ -53,7 +58,8 @@ def fit_gaussian(
     model = known.model
     place = model.within.basis.device
     targets = torch.tensor(coupling.targets, dtype=torch.float64, device=place)
-    noise_std = noise * path.rms(torch.as_tensor(coupling.X, device=place))
+    statistics = coupling.statistics
+    noise_std = noise * math.sqrt(statistics.square / (statistics.n * statistics.sums.shape[1]))
     field = model.field(targets, torch.tensor(np.log(prior), device=place), noise_std=noise_std)
     return Fitted(field.float(), [], **known._asdict())
 
@@ -69,7 +75,7 @@ class Known(NamedTuple):
 
 
 def fit_model(
-    coupling: Coupling, prior: NDArray[Any], device: str, pool: Pool | None = None
+    coupling: Coupling, prior: NDArray[Any], device: str, pool: Pool | Held | None = None
 ) -> Known:
     """Estimate the model of the classes, and weigh its evidence on samples that are left out of it.
 
@@ -82,16 +88,14 @@ def fit_model(
         return torch.tensor(array, dtype=torch.float64, device=place)
 
     def estimate(samples: Coupling) -> GaussianModel:
-        x = torch.as_tensor(samples.X, device=place)
-        codes = torch.tensor(samples.codes, device=place)
-        return GaussianModel.of(ClassStatistics.of(x, codes, len(targets)), E)
+        return GaussianModel.of(samples.statistics.to(place), E)
 
     targets, log_prior = tensor(coupling.targets), tensor(np.log(prior))
     E = None if coupling.E is None else tensor(coupling.E)
     model = model_of_all = estimate(coupling)
     judges, of_judges = coupling, model
-    if (copies := coupling.copies).any():  # one of two equal samples gives the other away
-        judges = coupling.without(np.flatnonzero(copies))
+    if coupling.copies:  # one of two equal samples gives the other away
+        judges = coupling.without_copies()
         of_judges = estimate(judges)
     rows = blocks.thinned(len(judges.X), max(targets.shape))
     samples = torch.tensor(judges.X[rows], dtype=torch.float32, device=place)
@@ -116,20 +120,22 @@ def fit_model(
     said = left_out(of_judges)
     model = replace(model, evidence=weighed(said))
     assert model.evidence is not None
-    if pool is None or not len(pool):
+    if pool is None:
         return Known(model, classifier_of(model), said.scores(model.evidence))
-    x, y = tensor(coupling.X), torch.tensor(coupling.codes, device=place)
     evidence = model.evidence
 
     def judge(candidate: GaussianModel) -> Evidence:
         # Copies give each other away: the weights stay as their samples had them.
         return evidence if of_judges is not model_of_all else weighed(left_out(candidate))
 
-    taken_in = take_in(model, pool, x, y, E, classifier_of, judge)
+    if isinstance(pool, Held):
+        taken_in = hold(model, pool, E, judge)
+    else:
+        x, y = tensor(coupling.X), torch.tensor(coupling.codes, device=place)
+        taken_in = take_in(model, pool, x, y, E, classifier_of, judge)
     found = of_judges_too = taken_in.model
     if of_judges is not model_of_all:
-        y = torch.tensor(judges.codes, device=place)
-        of_judges_too = with_rows_of(taken_in, of_judges, pool, tensor(judges.X), y, E)
+        of_judges_too = with_held(of_judges, taken_in.held, E)
     classifier = PosteriorMean(classifier_of(found), classifier_of(model))
     assert found.evidence is not None
     scores = left_out(of_judges_too).scores(found.evidence)
@@ -153,4 +159,4 @@ def leave_out(
     return model.without_each(moved, x, codes).to(targets.device)
 
 
-KIND = Kind(GaussianField, fit_gaussian, leave_out=leave_out)
+KIND = Kind(GaussianField, fit_gaussian, incremental=True, leave_out=leave_out)

@@ -34,6 +34,7 @@ from flowalign.gaussian.covariance import Covariance
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.means import gram, tied_means
 from flowalign.gaussian.posterior import ClassPosterior
+from flowalign.gaussian.statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,25 +81,54 @@ class Assigned:
 
 
 @dataclass(frozen=True, eq=False)
+class Held:
+    """What unlabelled rows add to a model: all that is left of them when more labelled ones come.
+
+    Attributes
+    ----------
+    statistics : ClassStatistics
+        Of the rows as they count; "counts" are their weights.
+    agreement : ndarray of shape (C,)
+        How far the unlabelled rows of a class lie where its labelled ones do: 1 where they count
+        fully.
+    """
+
+    statistics: ClassStatistics
+    agreement: NDArray[np.float64]
+
+    @property
+    def class_weights(self) -> NDArray[np.float64]:
+        """What the rows of each class count for together: (C,)."""
+        return self.statistics.counts.cpu().numpy()
+
+    def placed(self, positions: NDArray[np.int64], n_classes: int) -> Held:
+        """Let class c be class ``positions[c]`` of ``n_classes``, or none of them below 0."""
+        kept = positions >= 0
+        agreement = np.ones(n_classes)
+        agreement[positions[kept]] = self.agreement[kept]
+        part = self.statistics.placed(positions, n_classes)
+        # Of one scatter for all classes, their share.
+        share = float(part.counts.sum()) / max(float(self.statistics.counts.sum()), TINY)
+        return Held(replace(part, scatter=part.products * share), agreement)
+
+
+@dataclass(frozen=True, eq=False)
 class TakenIn:
     """A model that has taken unlabelled rows in.
 
     Attributes
     ----------
     model : GaussianModel
-    rows : Assigned
-    class_weights : ndarray of shape (C,)
-        What the rows of each class count for together.
-    agreement : ndarray of shape (C,)
-        How far the unlabelled rows of a class lie where its labelled ones do: 1 where they count
-        fully.
+    held : Held
+        What the rows add to it.
+    rows : Assigned or None
+        None where they are no longer at hand.
     n_iter : int
     """
 
     model: GaussianModel
-    rows: Assigned
-    class_weights: NDArray[np.float64]
-    agreement: NDArray[np.float64]
+    held: Held
+    rows: Assigned | None
     n_iter: int
 
 
@@ -128,37 +158,44 @@ def take_in(
     judge : callable
         Weighs the evidence of a model on labelled rows.
     """
-    labelled = _Labelled(model, X, codes, E)
+    labelled = _Labelled(model, E)
     if len(pool) < ROWS_A_CLASS * len(model.statistics.sampled):
         for _ in pool.blocks(labelled.width):  # which says what is wrong with them
             pass
         none = Assigned(np.zeros(len(pool), np.int32), np.zeros(len(pool), np.float32))
-        zeros = labelled.counts.cpu().numpy() * 0
-        return TakenIn(model, none, zeros, zeros + 1, n_iter=0)
+        nothing = ClassStatistics.none(*model.statistics.sums.shape).to(labelled.centre.device)
+        return TakenIn(model, Held(nothing, np.ones(len(labelled.counts))), none, n_iter=0)
+    spread = labelled.spread(X, codes)
     rows: Assigned | None = None
-    agreement = weights = torch.zeros_like(labelled.counts)
+    held = None
     for n_iter in range(MAX_ITERATIONS + 1):
         seen = _look(pool, classifier_of(model), model, rows, labelled.centre)
         if rows is not None and (n_iter == MAX_ITERATIONS or seen.changed <= CHANGED):
             break
-        seen = seen.scaled(min(1.0, CAP * len(X) / max(float(seen.counts.sum()), TINY)))
-        agreement = labelled.agreement(model, seen)
-        seen = seen.scaled(agreement)
-        rows, weights = seen.rows, seen.counts
-        model = labelled.with_rows(*_moments(pool, rows, labelled))
+        most = CAP * model.statistics.n
+        seen = seen.scaled(min(1.0, most / max(float(seen.counts.sum()), TINY)))
+        agreement = labelled.agreement(model, seen, spread(model))
+        rows = seen.scaled(agreement).rows
+        held = Held(_statistics(pool, rows, labelled), agreement.cpu().numpy())
+        model = labelled.with_rows(held.statistics)
         model = replace(model, evidence=judge(model))
-    assert rows is not None
-    return TakenIn(model, rows, weights.cpu().numpy(), agreement.cpu().numpy(), n_iter)
+    assert held is not None
+    return TakenIn(model, held, rows, n_iter)
 
 
-def with_rows_of(
-    other: TakenIn, model: GaussianModel, pool: Pool, X: Tensor, codes: Tensor, E: Tensor | None
-) -> GaussianModel:
-    """Let a model of other labelled rows have the unlabelled ones as they count in `other`."""
-    labelled = _Labelled(model, X, codes, E)
-    if other.n_iter == 0:
+def hold(
+    model: GaussianModel, held: Held, E: Tensor | None, judge: Callable[[GaussianModel], Evidence]
+) -> TakenIn:
+    """Estimate the model of labelled rows and of what unlabelled ones added to an earlier one."""
+    found = with_held(model, held, E)
+    return TakenIn(replace(found, evidence=judge(found)), held, None, n_iter=1)
+
+
+def with_held(model: GaussianModel, held: Held, E: Tensor | None) -> GaussianModel:
+    """Let a model have unlabelled rows as they count in another."""
+    if not held.class_weights.any():
         return model
-    return labelled.with_rows(*_moments(pool, other.rows, labelled))
+    return _Labelled(model, E).with_rows(held.statistics.to(model.within.basis.device))
 
 
 def log_proba_without_each(
@@ -262,8 +299,8 @@ def _look(
     return _Seen(Assigned(codes, weights), counts, sums, squares, changed / len(pool))
 
 
-def _moments(pool: Pool, rows: Assigned, labelled: _Labelled) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (C,) and weighted sums (C, d) by class, and products (d, d), about the centre."""
+def _statistics(pool: Pool, rows: Assigned, labelled: _Labelled) -> ClassStatistics:
+    """Statistics of the rows as they count."""
     centre = labelled.centre
     counts, sums = torch.zeros_like(labelled.counts), torch.zeros_like(labelled.means)
     products = centre.new_zeros(len(centre), len(centre))
@@ -275,15 +312,16 @@ def _moments(pool: Pool, rows: Assigned, labelled: _Labelled) -> tuple[Tensor, T
         counts.index_add_(0, codes, w)
         sums.index_add_(0, codes, weighted)
         products.addmm_(weighted.T, x)
-    return counts, sums, products
+    means = sums / counts.clamp_min(TINY)[:, None]
+    return ClassStatistics(counts, sums + counts[:, None] * centre, products - sums.T @ means)
 
 
 class _Labelled:
     """What the labelled rows say, and a model that they and others share."""
 
-    def __init__(self, model: GaussianModel, X: Tensor, codes: Tensor, E: Tensor | None) -> None:
+    def __init__(self, model: GaussianModel, E: Tensor | None) -> None:
         means, within = model.class_means, model.within
-        self.model, self.X, self.codes = model, X, codes
+        self.model = model
         self.centre, self.counts = means.common, model.statistics.counts
         self.G = gram(model.statistics, E)
         self.means = model.statistics.means - self.centre
@@ -295,7 +333,18 @@ class _Labelled:
         self.scatter = (within.basis * squares) @ within.basis.T
         self.freedom = within.divisor * self.before / within.tail
 
-    def agreement(self, model: GaussianModel, seen: _Seen) -> Tensor:
+    def spread(self, X: Tensor, codes: Tensor) -> Callable[[GaussianModel], float]:
+        """Return what says how wide labelled rows, (n, d), lie in a model, in units of it."""
+
+        def measure(model: GaussianModel) -> float:
+            root = model.within.basis / model.within.variances.sqrt()
+            residuals = (X - model.class_means.means[codes]) @ root
+            remaining = 1 - model.class_means.covariance.diagonal()[codes]
+            return float((residuals.square().mean(dim=1) / remaining).mean())
+
+        return measure
+
+    def agreement(self, model: GaussianModel, seen: _Seen, spread: float) -> Tensor:
         """How far the unlabelled rows of each class lie where its labelled ones do: (C,).
 
         What the distance of their means has beyond chance is the variance of a displacement.
@@ -303,25 +352,23 @@ class _Labelled:
         root = model.within.basis / model.within.variances.sqrt()
         apart = seen.sums / seen.counts.clamp_min(TINY)[:, None] - self.means
         apart = (apart @ root).square().mean(dim=1)
-        residuals = (self.X - model.class_means.means[self.codes]) @ root
-        remaining = 1 - model.class_means.covariance.diagonal()[self.codes]
-        spread = min(1.0, float((residuals.square().mean(dim=1) / remaining).mean()))
         chance = seen.squares / seen.counts.clamp_min(TINY) ** 2
-        chance = chance + spread / self.counts.clamp_min(1)
+        chance = chance + min(1.0, spread) / self.counts.clamp_min(1)
         displaced = (apart - chance).clamp_min(0)
         both = (self.counts > 0) & (seen.counts > TINY)
         return torch.where(both, 1 / (1 + seen.counts * displaced), torch.ones_like(displaced))
 
-    def with_rows(self, weights: Tensor, sums: Tensor, products: Tensor) -> GaussianModel:
-        """Estimate the model of both, with what :func:`_moments` found of the unlabelled rows."""
-        old = self.model.class_means
+    def with_rows(self, seen: ClassStatistics) -> GaussianModel:
+        """Estimate the model of both, given the statistics of the unlabelled rows."""
+        old, weights = self.model.class_means, seen.counts
         counts = self.counts + weights
         S = (counts > TINY).nonzero()[:, 0]
+        sums = seen.sums - weights[:, None] * self.centre
         M = (self.counts[:, None] * self.means + sums)[S] / counts[S][:, None]
         means, _ = tied_means(self.G, old.text_spread, old.residual_spread, counts[S], M, S)
         mu = means.means
-        scatter = self.scatter + products - sums.T @ mu - mu.T @ sums
-        scatter = scatter + (mu.T * weights) @ mu
+        apart = (seen.means - self.centre - mu) * weights.sqrt()[:, None]
+        scatter = self.scatter + seen.products + apart.T @ apart
         total = self.before + float(weights.sum())
         freedom = self.freedom + float((weights * (1 - means.covariance.diagonal())).sum())
         divisor = (total + self.width) * freedom / total

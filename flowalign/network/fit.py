@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowalign.coupling import Coupling
-    from flowalign.gaussian.unlabeled import Pool
+    from flowalign.gaussian.unlabeled import Held, Pool
 
 # Of the defaults; docs/decisions/0003-defaults.md has the figures.
 HIDDEN_DIM_RANGE = (64, 384)
@@ -46,26 +46,28 @@ def fit_network(
     seeds: tuple[int, int],
     device: str,
     verbose: int,
-    pool: Pool | None = None,
+    pool: Pool | Held | None = None,
 ) -> Fitted:
     """Train the network, and estimate the model of the classes for its answers.
 
     Without samples it stays untrained, and moves nothing.
     """
     weight_seed, path_seed = seeds
+    X = np.repeat(coupling.X, coupling.multiplicity, axis=0)
+    codes = np.repeat(coupling.codes, coupling.multiplicity)
     if is_auto(batch_size):
-        batch_size = default_batch_size(len(coupling.X))
-    width = coupling.X.shape[1]
+        batch_size = default_batch_size(len(X))
+    width = X.shape[1]
     field = MLPField(width, hidden_dim or default_hidden_dim(width), n_blocks)
     # Weights are drawn on the CPU: every device starts from the same field.
     field.reset_parameters(torch.Generator().manual_seed(weight_seed))
-    if not len(coupling.X):
+    if not len(X):
         return Fitted(field.to(device), [])
     loss_curve = train(
         field.to(device),
-        torch.as_tensor(coupling.X, dtype=torch.float32, device=device),
+        torch.as_tensor(X, dtype=torch.float32, device=device),
         torch.tensor(coupling.targets, dtype=torch.float32, device=device),
-        torch.tensor(coupling.codes, device=device),
+        torch.tensor(codes, device=device),
         noise=noise,
         max_iter=max_iter,
         batch_size=int(batch_size),
