@@ -357,7 +357,7 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         self._pool = pool if isinstance(pool, UnlabeledRows) else None
         incremental = kind_of(self.velocity_field).incremental
         self._reserve = support.samples.reserve if incremental else None
-        self._class_vectors = E
+        self._class_vectors = E if incremental else None
         self.stop_scores_ = scores
         self.stop_source_ = source
         self.device_ = str(device)

@@ -112,7 +112,9 @@ class Support(NamedTuple):
     ) -> Support:
         """Check what was given to ``partial_fit``, and put it to what the aligner has seen."""
         seen = aligner._seen() if hasattr(aligner, "classes_") else None
-        given_X = X
+        given_X, X = X, inputs.as_numpy(X, "X")
+        if seen is not None:
+            validate_data(aligner, inputs.named(given_X, X), reset=False, skip_check_array=True)
         X, y, unlabeled, integers = inputs.check_support_data(
             X,
             y,
@@ -127,8 +129,6 @@ class Support(NamedTuple):
                 "rows, and fit all of them: give these to fit, as X_unlabeled."
             )
         names_and_width = inputs.named(given_X, X[:1])
-        if seen is not None:
-            validate_data(aligner, names_and_width, reset=False, skip_check_array=True)
         X = prepared(X, "X", bool(aligner.normalize), integers)
         labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
         if classes is not None:

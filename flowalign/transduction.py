@@ -69,8 +69,8 @@ class TransductiveClassifier(FlowClassifier):
         if self._pool is None or assigned is None or model is None:
             raise NotFittedError(
                 "There are no unlabelled rows: the fit had no X_unlabeled, or the aligner was "
-                "loaded, unpickled or copied, which brings none. Use predict for rows that you "
-                "have."
+                "loaded, unpickled or copied, or has gone on with more samples since, which brings "
+                "none. Use predict for rows that you have."
             )
         assert isinstance(classifier, PosteriorMean)
         for part, features in self._pool.blocks(max(model.statistics.sums.shape)):

@@ -24,6 +24,8 @@ from flowalign.fields import VelocityField
 from flowalign.gaussian import GaussianModel
 from flowalign.persistence import allowed
 from flowalign.persistence.file_format import pack, read
+from flowalign.reserve import Reserve
+from flowalign.spaces import ProcrustesMap
 
 FIXTURES = Path(__file__).parent / "models"
 
@@ -40,7 +42,7 @@ def equal(a, b):
             equal(a[key], b[key])
     elif isinstance(a, ClassEmbeddings | GaussianModel | VelocityField):
         equal(a.__getstate__(), b.__getstate__())
-    elif hasattr(a, "rotation"):
+    elif isinstance(a, ProcrustesMap | Reserve):
         equal(vars(a), vars(b))
     else:
         assert a == b

@@ -12,9 +12,6 @@ import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.atomic_file import expanded
 from flowalign.class_embeddings import ClassEmbeddings
-from flowalign.fields import VelocityField, kind_of
-from flowalign.gaussian.model import GaussianModel
-from flowalign.gaussian.model_state import check_state
 from flowalign.held_out import SOURCES
 from flowalign.parameters import (
     check_parameters,
@@ -22,7 +19,9 @@ from flowalign.parameters import (
     class_probabilities,
 )
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.checked import Keys, shaped
 from flowalign.persistence.file_format import READABLE, Contents, read
+from flowalign.persistence.fitted_parts import field_of, held_of, model_of, reserve_of
 from flowalign.spaces import ProcrustesMap
 from flowalign.stopping import SCORES
 
@@ -64,7 +63,7 @@ def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAli
 
 def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
     """Make the aligner; every key and every array must be used up."""
-    left, unread = _Keys(header, "header"), dict(arrays)
+    left, unread = Keys(header, "header"), dict(arrays)
     if (found := left.take("format", int)) not in READABLE:
         wrote = header.get("version")
         raise ValueError(
@@ -86,7 +85,7 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     n_classes, width = targets.shape
     aligner = _aligner(left, unread, classes)
     check_unknown_label(aligner.unknown_label, classes)
-    fitted = _Keys(left.take("fitted", dict), "fitted")
+    fitted = Keys(left.take("fitted", dict), "fitted")
     aligner.n_features_in_ = width
     names = fitted.take("feature_names", (list, type(None)))
     if names is not None:
@@ -96,23 +95,32 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     aligner.classes_ = classes
     aligner.class_embeddings_ = targets
     aligner.embedding_map_ = _map(left, unread, width)
-    aligner._kind, aligner.velocity_field_ = _field(
+    aligner._kind, aligner.velocity_field_ = field_of(
         left.take("field", dict), unread, n_classes, width
     )
-    aligner.gaussian_model_ = _model("model", left, unread, n_classes, width)
-    aligner._inductive_model = _model("inductive", left, unread, n_classes, width)
-    aligner.unlabeled_weight_ = aligner.class_agreement_ = None
+    aligner.gaussian_model_ = model_of("model", left, unread, n_classes, width)
+    aligner._inductive_model = model_of("inductive", left, unread, n_classes, width)
+    aligner._held = aligner.unlabeled_weight_ = aligner.class_agreement_ = None
     if aligner._inductive_model is not None:
-        per_class = (n_classes,), np.float64
-        aligner.unlabeled_weight_ = _shaped(unread.pop("unlabeled_weight"), *per_class)
-        aligner.class_agreement_ = _shaped(unread.pop("class_agreement"), *per_class)
-        if (aligner.unlabeled_weight_ < 0).any() or (aligner.class_agreement_ <= 0).any():
-            raise ValueError("unlabeled_weight or class_agreement are negative.")
+        aligner._held = held = held_of(unread, n_classes, width)
+        aligner.unlabeled_weight_, aligner.class_agreement_ = held.class_weights, held.agreement
+    aligner._reserve = aligner._class_vectors = None
+    if "reserve" in left:
+        keys = Keys(left.take("reserve", dict), "reserve")
+        model = aligner.gaussian_model_
+        counts = np.zeros(n_classes) if model is None else model.statistics.counts.numpy()
+        aligner._reserve = reserve_of(keys.take("share", int), unread, counts, width)
+        if keys.take("text", bool):
+            vectors = unread.pop("class_vectors")
+            if vectors.dtype not in ("f4", "f8"):
+                raise ValueError(f"class_vectors are {vectors.dtype}.")
+            aligner._class_vectors = shaped(vectors, (n_classes, None))
+        keys.close()
     aligner.class_prior_ = _class_probabilities(unread, n_classes)
     aligner.support_scores_ = None
     if aligner.gaussian_model_ is not None:
         aligner.support_scores_ = _support_scores(unread)
-    aligner.loss_curve_ = _shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
+    aligner.loss_curve_ = shaped(unread.pop("loss_curve"), (None,), np.float64).tolist()
     for key, (name, types) in FITTED.items():
         setattr(aligner, name, fitted.take(key, types))
     epochs, looks = len(aligner.loss_curve_), 1 if aligner._inductive_model is None else 10
@@ -141,31 +149,8 @@ def _complete(header: dict[str, Any], unread: dict[str, NDArray[Any]]) -> None:
         unread.setdefault("scores.posterior_weight", np.zeros(unread["scores.n_steps"].size))
 
 
-class _Keys:
-    """A dict whose keys are taken one by one, each of a type; none may be left over."""
-
-    def __init__(self, values: Any, name: str) -> None:
-        if type(values) is not dict:
-            raise ValueError(f"{name} is not an object.")
-        self.values, self.name = dict(values), name
-
-    def take(self, key: str, kind: Any) -> Any:
-        value = self.values.pop(key)
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if type(value) not in kinds:  # exactly: True is an int
-            raise ValueError(f"{self.name}.{key} is {value!r}.")
-        return value
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.values
-
-    def close(self) -> None:
-        if self.values:
-            raise ValueError(f"{self.name} has unknown keys: {sorted(self.values)[:5]}.")
-
-
 def _aligner(
-    left: _Keys, unread: dict[str, NDArray[Any]], classes: NDArray[Any]
+    left: Keys, unread: dict[str, NDArray[Any]], classes: NDArray[Any]
 ) -> FlowMatchingAligner:
     """Make the unfitted aligner from its parameters."""
     params = left.take("params", dict)
@@ -194,12 +179,12 @@ def _aligner(
 
 
 def _labels(entry: Any, name: str, unread: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    keys = _Keys(entry, name)
+    keys = Keys(entry, name)
     dtype = keys.take("dtype", str)
     strings = keys.take("strings", (list, type(None)))
     keys.close()
     if strings is None:
-        labels = _shaped(unread.pop(name), (None,), np.dtype(dtype))
+        labels = shaped(unread.pop(name), (None,), np.dtype(dtype))
         if labels.dtype.kind not in NUMBER_KINDS or not len(labels):
             raise ValueError(f"{name} are of dtype {dtype}.")
         return labels
@@ -211,25 +196,25 @@ def _labels(entry: Any, name: str, unread: dict[str, NDArray[Any]]) -> NDArray[A
     return np.array(strings, dtype=dtype)
 
 
-def _map(left: _Keys, unread: dict[str, NDArray[Any]], width: int) -> ProcrustesMap | None:
+def _map(left: Keys, unread: dict[str, NDArray[Any]], width: int) -> ProcrustesMap | None:
     if "map_scale" not in left:
         return None
     scale = left.take("map_scale", float)
-    rotation = _shaped(unread.pop("map.rotation"), (None, width))
-    source_mean = _shaped(unread.pop("map.source_mean"), (len(rotation),))
-    target_mean = _shaped(unread.pop("map.target_mean"), (width,))
+    rotation = shaped(unread.pop("map.rotation"), (None, width))
+    source_mean = shaped(unread.pop("map.source_mean"), (len(rotation),))
+    target_mean = shaped(unread.pop("map.target_mean"), (width,))
     return ProcrustesMap(rotation, scale, source_mean, target_mean)
 
 
 def _class_probabilities(unread: dict[str, NDArray[Any]], n_classes: int) -> NDArray[Any]:
-    prior = _shaped(unread.pop("class_probabilities"), (n_classes,), np.float64)
+    prior = shaped(unread.pop("class_probabilities"), (n_classes,), np.float64)
     if (prior <= 0).any() or (prior > 1).any():
         raise ValueError("class_probabilities are none.")
     return prior
 
 
 def _support_scores(unread: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    scores = _shaped(unread.pop("support_scores"), (None,), np.float32)
+    scores = shaped(unread.pop("support_scores"), (None,), np.float32)
     if (np.diff(scores) < 0).any():
         raise ValueError("support_scores are not ascending.")
     return scores
@@ -239,49 +224,4 @@ def _scores(unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | None:
     if "scores.n_steps" not in unread:
         return None
     n = unread["scores.n_steps"].size
-    return {k: _shaped(unread.pop(f"scores.{k}"), (n,), dtype) for k, dtype in SCORES.items()}
-
-
-def _field(
-    entry: Any, unread: dict[str, NDArray[Any]], n_classes: int, width: int
-) -> tuple[str, VelocityField]:
-    keys = _Keys(entry, "field")
-    kind, config = keys.take("kind", str), keys.take("config", dict)
-    keys.close()
-    weights = _named("field.", unread)
-    if any(array.dtype != np.float32 for array in weights.values()):
-        raise ValueError("the arrays of the field are not float32.")
-    cls = kind_of(kind).field
-    cls.check(config, weights, n_classes, width)
-    field = cls.__new__(cls)
-    field.__setstate__({"config": config, "weights": weights})
-    return kind, field
-
-
-def _model(
-    name: str, left: _Keys, unread: dict[str, NDArray[Any]], n_classes: int, width: int
-) -> GaussianModel | None:
-    if name not in left:
-        return None
-    state = left.take(name, dict) | _named(f"{name}.", unread)
-    check_state(state, n_classes, width)
-    model = GaussianModel.__new__(GaussianModel)
-    model.__setstate__(state)
-    return model
-
-
-def _named(beginning: str, unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Take the arrays whose names begin like this, without that beginning."""
-    names = [name for name in unread if name.startswith(beginning)]
-    return {name.removeprefix(beginning): unread.pop(name) for name in names}
-
-
-def _shaped(array: NDArray[Any], shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
-    """Check the shape, None being any length, and the dtype, None being any float."""
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    right = array.dtype.kind == "f" if dtype is None else array.dtype == dtype
-    if not (fits and right):
-        raise ValueError(f"an array is {array.dtype} of shape {array.shape}.")
-    return array
+    return {k: shaped(unread.pop(f"scores.{k}"), (n,), dtype) for k, dtype in SCORES.items()}

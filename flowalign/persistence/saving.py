@@ -83,12 +83,20 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
         parts = aligner.gaussian_model_.__getstate__()
         header["model"] = {name: part for name, part in parts.items() if not np.ndim(part)}
         arrays |= {f"model.{name}": part for name, part in parts.items() if np.ndim(part)}
-    if aligner._inductive_model is not None:
+    if aligner._inductive_model is not None and aligner._held is not None:
         parts = aligner._inductive_model.__getstate__()
         header["inductive"] = {name: part for name, part in parts.items() if not np.ndim(part)}
         arrays |= {f"inductive.{name}": part for name, part in parts.items() if np.ndim(part)}
-        arrays["unlabeled_weight"] = np.asarray(aligner.unlabeled_weight_)
+        parts = aligner._held.statistics.__getstate__()
+        arrays |= {f"held.{name}": part for name, part in parts.items()}
         arrays["class_agreement"] = np.asarray(aligner.class_agreement_)
+    if aligner._reserve is not None:
+        parts = dict(vars(aligner._reserve))
+        vectors = aligner._class_vectors
+        header["reserve"] = {"share": parts.pop("share"), "text": vectors is not None}
+        arrays |= {f"reserve.{name}": part for name, part in parts.items()}
+        if vectors is not None:
+            arrays["class_vectors"] = vectors
     arrays["class_embeddings"] = aligner.class_embeddings_
     arrays["class_probabilities"] = aligner.class_prior_
     if aligner.support_scores_ is not None:
