@@ -3,6 +3,7 @@
 import flowalign.forked  # noqa: F401  # has forked children use one thread
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.class_embeddings import ClassEmbeddings
+from flowalign.out_of_core import fit_blocks
 from flowalign.persistence import SavedAligner, load, save
 from flowalign.versions import show_versions
 
@@ -10,6 +11,7 @@ __all__ = [
     "ClassEmbeddings",
     "FlowMatchingAligner",
     "SavedAligner",
+    "fit_blocks",
     "load",
     "save",
     "show_versions",

@@ -19,6 +19,10 @@ STATE_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """Size of the widest array of states while a flow is solved. On a CPU it fits a cache; on a GPU
 small blocks would leave the device idle between launches."""
 
+STREAM_BYTES = 2**27
+"""Size of the features that are summed up together, of samples that do not fit into memory. Sums
+are put together once for each, which takes as long as some rows for each class."""
+
 MAX_HELD_OUT = 2**12  # samples
 MAX_HELD_OUT_ENTRIES = 2**21  # of an array of held-out samples by classes or by features
 
@@ -36,6 +40,12 @@ def slices(n: int, rows: int | None = None) -> Iterator[slice]:
 def state_rows(row_bytes: int, device: str) -> int:
     """Return how many rows are solved at a time on a kind of device, such as "cuda"."""
     return max(1, STATE_BYTES.get(device, STATE_BYTES["cpu"]) // row_bytes)
+
+
+def stream_slices(X: NDArray[Any]) -> Iterator[slice]:
+    """Cut samples, (n, d), into blocks that are summed up together."""
+    row_bytes = max(X[:1].nbytes, 1)
+    return slices(len(X), max(1, STREAM_BYTES // row_bytes))
 
 
 def thinned(n: int, width: int) -> NDArray[Any]:

@@ -81,6 +81,9 @@ class Samples:
         """Put samples together, of the labels of either."""
         if not isinstance(other, Samples):
             return NotImplemented
+        width, wide = (part.statistics.sums.shape[1] for part in (self, other))
+        if width != wide:
+            raise ValueError(f"X has {wide} features, and had {width} before; give the same ones.")
         classes = union_of_labels(self.classes, other.classes)
         one, more = self.among(classes), other.among(classes)
         place = one.statistics.counts.device

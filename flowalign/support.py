@@ -154,6 +154,22 @@ class Support(NamedTuple):
         )
 
     @classmethod
+    def of_samples(
+        cls, aligner: FlowMatchingAligner, samples: Samples, class_embeddings: Any, device: str
+    ) -> Support:
+        """Begin with samples that were summed up elsewhere."""
+        names = names_after(
+            None,
+            class_embeddings,
+            aligner.class_embeddings,
+            samples.classes,
+            normalize=bool(aligner.normalize),
+        )
+        support = cls.from_samples(aligner, names, samples, device)
+        width = samples.statistics.sums.shape[1]
+        return support._replace(names_and_width=np.empty((0, width)))
+
+    @classmethod
     def from_samples(
         cls, aligner: FlowMatchingAligner, names: Names, samples: Samples, device: str
     ) -> Support:
