@@ -16,7 +16,7 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,7 +87,11 @@ class Reserve:
         return len(self.X)
 
     def joined(self, other: Reserve) -> Reserve:
-        """Keep rows of both; of equal dtypes or of the wider one."""
+        """Keep rows of both, in the wider of their dtypes."""
+        if not len(other):
+            return replace(self, share=min(self.share, other.share))
+        if not len(self):
+            return other.joined(self)
         return Reserve.of(
             np.concatenate([self.X, other.X]),
             np.concatenate([self.codes, other.codes]),
