@@ -183,6 +183,9 @@ def _of_dask(X: Any, y: Any, settings: dict[str, Any]) -> Samples:
             "A Dask array X needs labels, y, as an array; of a Dask frame take "
             "to_dask_array(lengths=True)."
         )
+    n, n_labels = X.shape[0], np.shape(y)[0]
+    if n != n_labels and not np.isnan([n, n_labels]).any():  # of a filtered array it is not known
+        raise ValueError(f"X has {n} rows and y {n_labels} labels; give as many.")
     X = X.rechunk({1: -1})
     y = y.rechunk((X.chunks[0],)) if hasattr(y, "dask") else array.from_array(y, (X.chunks[0],))
     sum_up, add = delayed(summarise), delayed(operator.add)

@@ -115,7 +115,7 @@ class Samples:
         if (wrong := np.flatnonzero(asked > counts)).size:
             c = wrong[0]
             raise ValueError(
-                f"y has {asked[c]} samples of {self.classes[c]!r} to forget, of {counts[c]:.0f} "
+                f"y has {asked[c]} samples of {shorten(self.classes[c : c + 1].tolist())} to forget, of {counts[c]:.0f} "
                 "that were given; give each as often as it was."
             )
         here = ~self.reserve.missing(counts)
