@@ -304,7 +304,7 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
-        support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled, device.type)
+        support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled, device)
         del X  # of many samples no second copy should stay
         return self._fit_support(support, device)
 

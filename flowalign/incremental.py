@@ -111,7 +111,7 @@ class IncrementalClassifier(TransductiveClassifier):
         """
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
-        support = Support.after(self, X, y, class_embeddings, classes, device.type)
+        support = Support.after(self, X, y, class_embeddings, classes, device)
         return self._fit_support(support, device)
 
     @available_if(_is_incremental)
@@ -188,7 +188,7 @@ class IncrementalClassifier(TransductiveClassifier):
             names = names.of(samples.among(names.classes).statistics.counts.cpu().numpy() > 0)
         if not len(names.classes):
             raise ValueError("No class would be left; make another aligner instead.")
-        support = Support.from_samples(self, names, samples, device.type)
+        support = Support.from_samples(self, names, samples)
         held = None if unlabeled else self._held_for(names.classes)
         return self._fit_support(support._replace(pool=held), device)
 
@@ -243,7 +243,7 @@ class IncrementalClassifier(TransductiveClassifier):
                 )
             names = joined_names(names, other._names())
             samples = samples + more
-        return self._fit_support(Support.from_samples(self, names, samples, device.type), device)
+        return self._fit_support(Support.from_samples(self, names, samples), device)
 
     def _held_for(self, classes: NDArray[Any]) -> Held | None:
         """Return what unlabelled rows add to a model of these classes."""

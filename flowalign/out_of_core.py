@@ -95,8 +95,8 @@ def fit_blocks(
     if hasattr(X, "dask"):
         samples = _of_dask(X, y, settings)
     else:
-        samples = _of_parts(_pairs(X, y), settings | {"device": device.type})
-    support = Support.of_samples(aligner, samples, class_embeddings, device.type)
+        samples = _of_parts(_pairs(X, y), settings | {"device": str(device)})
+    support = Support.of_samples(aligner, samples, class_embeddings)
     return aligner._fit_support(support, device)
 
 

@@ -43,7 +43,7 @@ class Samples:
         codes: NDArray[Any],
         classes: NDArray[Any],
         *,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         most: int | None = None,
         ordered: bool = True,
     ) -> Samples:
@@ -53,7 +53,7 @@ class Samples:
         ----------
         X, codes, classes
             Of the samples.
-        device : str
+        device : str or torch.device
             Where sums are made, and stay.
         most : int or None
             Rows that are kept; None is what a reserve has.
@@ -66,7 +66,7 @@ class Samples:
             order = byte_order(X)
             X, codes = X[order], codes[order]
         # The estimates need float64, which MPS lacks.
-        place = "cpu" if device.startswith("mps") else device
+        place = "cpu" if torch.device(device).type == "mps" else device
         x, y = (torch.as_tensor(array, device=place) for array in (np.require(X, None, "W"), codes))
         statistics = ClassStatistics.of(x, y, len(classes))
         rows = Reserve.of(X, codes) if most is None else Reserve.of(X, codes, most=most)
@@ -114,9 +114,10 @@ class Samples:
         asked = np.bincount(codes, minlength=len(counts))
         if (wrong := np.flatnonzero(asked > counts)).size:
             c = wrong[0]
+            label = shorten(self.classes[c : c + 1].tolist())
             raise ValueError(
-                f"y has {asked[c]} samples of {shorten(self.classes[c : c + 1].tolist())} to forget, of {counts[c]:.0f} "
-                "that were given; give each as often as it was."
+                f"y has {asked[c]} samples of {label} to forget, of {counts[c]:.0f} that were "
+                "given; give each as often as it was."
             )
         here = ~self.reserve.missing(counts)
         reserve, found = self.reserve.without(X, codes)

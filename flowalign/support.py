@@ -19,6 +19,7 @@ from flowalign.sphere import prepared
 from flowalign.unlabeled_rows import UnlabeledRows
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from flowalign.aligner import FlowMatchingAligner
@@ -61,7 +62,7 @@ class Support(NamedTuple):
         X_val: Any,
         y_val: Any,
         X_unlabeled: Any,
-        device: str,
+        device: torch.device,
     ) -> Support:
         """Check what was given to ``fit`` of an aligner, whose caller is warned of what is odd."""
         in_fit, normalize = class_embeddings is not None, bool(aligner.normalize)
@@ -76,7 +77,7 @@ class Support(NamedTuple):
         )
         names_and_width = inputs.named(given_X, np.concatenate([X[:1], unlabeled[:1]])[:1])
         pool = UnlabeledRows.of(
-            X_unlabeled, unlabeled, given_X, integers, normalize=normalize, device=device
+            X_unlabeled, unlabeled, given_X, integers, normalize=normalize, device=device.type
         )
         X = prepared(X, "X", normalize, integers)
         names, codes = names_of(given, y, fit_argument=in_fit, normalize=normalize)
@@ -91,7 +92,7 @@ class Support(NamedTuple):
         keeps_all = not kind_of(aligner.velocity_field).incremental
         most = max(len(X), 1) if keeps_all else None
         samples = Samples.of(X, codes, names.classes, device=device, most=most)
-        support = cls.from_samples(aligner, names, samples, device)
+        support = cls.from_samples(aligner, names, samples)
         if validation_set is not None:  # nobody is right about a class that is never predicted
             rows, codes = validation_set
             heard = support.prior[codes] > parameters.IMPOSSIBLE
@@ -108,7 +109,7 @@ class Support(NamedTuple):
         y: Any,
         class_embeddings: Any,
         classes: Any,
-        device: str,
+        device: torch.device,
     ) -> Support:
         """Check what was given to ``partial_fit``, and put it to what the aligner has seen."""
         seen = aligner._seen() if hasattr(aligner, "classes_") else None
@@ -148,14 +149,14 @@ class Support(NamedTuple):
         if seen is not None:
             samples = seen.among(names.classes) + samples
             held = aligner._held_for(names.classes)
-        support = cls.from_samples(aligner, names, samples, device)
+        support = cls.from_samples(aligner, names, samples)
         return support._replace(
             names_and_width=names_and_width if seen is None else None, pool=held
         )
 
     @classmethod
     def of_samples(
-        cls, aligner: FlowMatchingAligner, samples: Samples, class_embeddings: Any, device: str
+        cls, aligner: FlowMatchingAligner, samples: Samples, class_embeddings: Any
     ) -> Support:
         """Begin with samples that were summed up elsewhere."""
         names = names_after(
@@ -165,14 +166,12 @@ class Support(NamedTuple):
             samples.classes,
             normalize=bool(aligner.normalize),
         )
-        support = cls.from_samples(aligner, names, samples, device)
+        support = cls.from_samples(aligner, names, samples)
         width = samples.statistics.sums.shape[1]
         return support._replace(names_and_width=np.empty((0, width)))
 
     @classmethod
-    def from_samples(
-        cls, aligner: FlowMatchingAligner, names: Names, samples: Samples, device: str
-    ) -> Support:
+    def from_samples(cls, aligner: FlowMatchingAligner, names: Names, samples: Samples) -> Support:
         """Place the classes of samples; whoever called the caller of this is warned."""
         classes, E = names
         parameters.check_unknown_label(aligner.unknown_label, classes)
