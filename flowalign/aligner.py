@@ -179,6 +179,11 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     classifier, in a joint space: nothing moves, and each row gets the class of the most similar
     embedding. `logit_scale` "auto" is then 100, at which CLIP was trained.
 
+    **More samples and classes** are taken by :meth:`partial_fit`, those of other aligners by
+    :meth:`merge`, those that are larger than memory by :func:`flowalign.fit_blocks`; :meth:`forget`
+    takes them away. For that the closed form keeps, in files and pickles too, the sums of all
+    samples and up to 4096 rows of them.
+
     There is no ``sample_weight``, since training in random batches is not exactly equivalent to
     repeating samples. Repeat rows instead.
 
