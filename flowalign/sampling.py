@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from flowalign import inputs, parameters, sphere
+from flowalign import blocks, inputs, parameters, sphere
 from flowalign.read_out import FlowClassifier
 
 if TYPE_CHECKING:
@@ -93,9 +93,11 @@ class FeatureSampler(FlowClassifier):
             codes = np.repeat(np.arange(len(prior)), rng.multinomial(n_samples, prior))
         else:
             codes = np.repeat(self._codes_of(labels), n_samples)
-        drawn = model.sample(codes, rng).cpu().numpy()
-        X = sphere.prepared(drawn, "The sample", self._normalize, zeros_allowed=True)
-        return X.astype(self.class_embeddings_.dtype), self.classes_[codes]
+        X = np.empty((len(codes), self.n_features_in_), self.class_embeddings_.dtype)
+        for rows in blocks.slices(len(X)):
+            drawn = model.sample(codes[rows], rng).cpu().numpy()
+            X[rows] = sphere.prepared(drawn, "The sample", self._normalize, zeros_allowed=True)
+        return X, self.classes_[codes]
 
     def _codes_of(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Classes of labels as integers, (m,)."""

@@ -11,7 +11,8 @@ the covariance :math:`\tau / (\tau - 2)\, (1 + P_{cc})\, \Sigma`.
 
 It is narrower than the density of :meth:`GaussianModel.log_density`, which has n - 1 degrees of
 freedom in all of the d dimensions together: a caution that is right where classes are compared,
-and one that gives draws of unit features a length of 1.1 to 12.
+and one that gives draws of unit features several times their length
+(``docs/decisions/0015-classes-by-name.md``).
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-
-from flowalign import blocks
 
 if TYPE_CHECKING:
     from flowalign.gaussian.model import GaussianModel
@@ -43,13 +42,20 @@ def draw(model: GaussianModel, codes: Tensor, rng: np.random.RandomState) -> Ten
     -------
     Tensor of shape (n, d)
         float64, on the device of the model.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class.
     """
     means, within = model.class_means, model.within
-    scale = within.basis * within.variances.sqrt()
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < len(means.means):
+        raise ValueError(
+            f"codes must be classes from 0 to {len(means.means) - 1}, got some from "
+            f"{int(codes.min())} to {int(codes.max())}."
+        )
+    normal = torch.from_numpy(rng.standard_normal((len(codes), len(within.variances))))
     squares = torch.from_numpy(rng.chisquare(within.tail, len(codes))).to(codes.device)
     sizes = ((1 + means.covariance.diagonal())[codes] * within.tail / squares).sqrt()
-    rows = means.means[codes]
-    for block in blocks.slices(len(rows)):
-        normal = torch.from_numpy(rng.standard_normal(tuple(rows[block].shape))).to(rows)
-        rows[block] += sizes[block, None] * (normal @ scale.T)
-    return rows
+    directions = (normal.to(codes.device) * within.variances.sqrt()) @ within.basis.T
+    return means.means[codes] + sizes[:, None] * directions
