@@ -16,13 +16,13 @@ from flowalign import parameters
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.posterior import PosteriorMean, mean_of_two
 from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each
-from flowalign.read_out import FlowClassifier
+from flowalign.sampling import FeatureSampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TransductiveClassifier(FlowClassifier):
+class TransductiveClassifier(FeatureSampler):
     """Answers for unlabelled rows: each by the model without this row, which would know itself.
 
     ``transduction_`` and ``transduction_proba_`` take a pass over the rows. They are no properties,

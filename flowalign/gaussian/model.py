@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import Tensor
 
 from flowalign.gaussian.covariance import Covariance, estimate_covariance
@@ -28,6 +29,7 @@ from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.means import MeansPosterior, estimate_means
 from flowalign.gaussian.novelty import with_unseen_class
 from flowalign.gaussian.posterior import ClassPosterior
+from flowalign.gaussian.sampling import draw
 from flowalign.gaussian.statistics import ClassStatistics
 from flowalign.inputs import as_numpy
 from flowalign.sphere import CLIP_SCALE
@@ -279,6 +281,23 @@ class GaussianModel:
         """
         density = with_unseen_class(self).log_density(X)
         return density[:, :-1].amax(dim=1) - density[:, -1]
+
+    def sample(self, codes: ArrayLike, random_state: Any = None) -> Tensor:
+        """Draw rows of classes; :mod:`flowalign.gaussian.sampling` has the equations.
+
+        Parameters
+        ----------
+        codes : array-like of int, of shape (n,)
+            The class of each row, from 0 to C - 1.
+        random_state : int, RandomState instance or None
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            float64, on the device of the model.
+        """
+        classes = torch.as_tensor(codes, dtype=torch.int64, device=self.within.basis.device)
+        return draw(self, classes, check_random_state(random_state))
 
     def to(self, device: torch.device) -> GaussianModel:
         """Move to a device; to the CPU instead of one that lacks float64."""
