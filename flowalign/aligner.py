@@ -59,8 +59,7 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         "midpoint" or "rk4", or adaptive, such as "dopri5", which chooses its own steps up to the
         stop time. Read when predicting.
     class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
-        Prior probabilities of the classes. "uniform" is the same for all, and twice that for those
-        known by name alone, beside others. "empirical" takes the frequencies in y, one added to
+        Prior probabilities of the classes. "empirical" takes the frequencies in y, one added to
         each count. Given ones are positive and sum to 1; those of a dict or a Series go by label,
         those of an array follow `classes_`.
     n_blocks : int, default=3

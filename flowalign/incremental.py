@@ -174,7 +174,8 @@ class IncrementalClassifier(TransductiveClassifier):
         if X is not None:
             samples = samples.without(*self._given_again(X, y))
         if labels is not None:
-            dropped = np.isin(self.classes_, self._of_classes(labels, "labels"))
+            dropped = np.zeros(len(self.classes_), dtype=bool)
+            dropped[self._codes_of(labels, "labels")] = True
             samples, whole = samples.without_classes(dropped)
             names = names.of(~dropped)
             if not whole:
@@ -273,21 +274,9 @@ class IncrementalClassifier(TransductiveClassifier):
     def _given_again(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return samples to forget as they were modelled, and their classes."""
         features, zeros_allowed = self._check_X(X)
-        labels = inputs.label_values(y, "y")
-        if len(labels) != len(features):
+        codes = self._codes_of(y, "y")
+        if len(codes) != len(features):
             raise ValueError(
-                f"X and y must pair up, got {len(features)} rows and {len(labels)} labels."
+                f"X and y must pair up, got {len(features)} rows and {len(codes)} labels."
             )
-        self._of_classes(labels, "y")
-        rows = prepared(features, "X", self._normalize, zeros_allowed)
-        return rows, np.searchsorted(self.classes_, labels)
-
-    def _of_classes(self, labels: Any, name: str) -> NDArray[Any]:
-        found = inputs.label_values(labels, name)
-        unknown = sorted(set(found.tolist()) - set(self.classes_.tolist()))
-        if unknown:
-            raise ValueError(
-                f"{name} has labels that are no class: {inputs.shorten(unknown)}; there are "
-                f"{inputs.shorten(self.classes_.tolist())}."
-            )
-        return found
+        return prepared(features, "X", self._normalize, zeros_allowed), codes

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 IMPOSSIBLE = 1e-300
 """Prior probability, in effect 0, of a class that must not be predicted."""
 
-WEIGHT_OF_A_NAME = 2
-"""Of a class without samples in the prior "uniform", where one with samples has 1. The model finds
-such classes as often as their share of all classes warrants, and so too rarely for one who asks for
-both kinds alike: ``docs/decisions/0015-classes-by-name.md``."""
-
 MAX_SCALE = 1e18
 """Of the scores, which are thousands at most and have a place in float32."""
 
@@ -86,11 +81,7 @@ def class_probabilities(
     """Prior probabilities of `classes`, (C,), from `class_prior` and the samples of each."""
     n_classes = len(classes)
     if isinstance(class_prior, str) and class_prior == "uniform":
-        sampled = counts > 0
-        # Of one class, or none, there is nothing that another could be found too rarely beside.
-        by_name = ~sampled & (sampled.sum() > 1)
-        weights = np.where(by_name, WEIGHT_OF_A_NAME, 1)
-        return weights / weights.sum()
+        return np.full(n_classes, 1 / n_classes)
     if isinstance(class_prior, str):
         # One sample more for each class: one without samples must stay possible.
         return (counts + 1) / (counts.sum() + n_classes)

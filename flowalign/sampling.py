@@ -92,20 +92,20 @@ class FeatureSampler(FlowClassifier):
             prior = self.class_prior_ / self.class_prior_.sum()
             codes = np.repeat(np.arange(len(prior)), rng.multinomial(n_samples, prior))
         else:
-            codes = np.repeat(self._codes_of(labels), n_samples)
+            codes = np.repeat(self._codes_of(labels, "labels"), n_samples)
         X = np.empty((len(codes), self.n_features_in_), self.class_embeddings_.dtype)
         for rows in blocks.slices(len(X)):
             drawn = model.sample(codes[rows], rng).cpu().numpy()
             X[rows] = sphere.prepared(drawn, "The sample", self._normalize, zeros_allowed=True)
         return X, self.classes_[codes]
 
-    def _codes_of(self, labels: ArrayLike) -> NDArray[np.int64]:
-        """Classes of labels as integers, (m,)."""
-        array = inputs.label_values(labels, "labels")
+    def _codes_of(self, labels: ArrayLike, name: str) -> NDArray[np.int64]:
+        """Classes of labels, which are called `name` in messages, as integers: (m,)."""
+        array = inputs.label_values(labels, name)
         codes = {label: code for code, label in enumerate(self.classes_.tolist())}
         if unknown := [label for label in array.tolist() if label not in codes]:
             raise ValueError(
-                f"labels has some that are no class: {inputs.shorten(unknown)}; there are "
+                f"{name} has labels that are no class: {inputs.shorten(unknown)}; there are "
                 f"{inputs.shorten(codes)}."
             )
         return np.array([codes[label] for label in array.tolist()])

@@ -6,11 +6,12 @@
 For every feature set in FOLDER (see ``feature_sets.py``) and draw, a share of the classes has no
 samples. Test rows of all classes are told apart among all classes: accuracy in percent on rows of
 classes with samples, and without, their harmonic mean (all of generalised zero-shot learning), and
-the mean accuracy of a class. Of the default aligner; of one to which all classes are alike
-("alike"); of zero steps; and of a logistic regression that is given the samples, and of each other
-class as many rows as the aligner is asked to sample ("drawn").
+the mean accuracy of a class. Of the default aligner, to which all classes are alike; of one that is
+told by ``class_prior`` that a class without samples is twice as likely as another ("twice"); of
+zero steps; and of a logistic regression that is given the samples, and of each other class as many
+rows as the aligner is asked to sample ("drawn").
 
-With ``--rejected`` instead, other ways to favour the classes without samples than by a factor:
+With ``--rejected`` instead, ways to favour the classes without samples by what the model knows:
 their densities as wide as they are uncertain, and factors that are chosen on the samples, each
 class left out as a whole. With ``--drawn``, logistic regressions on rows from elsewhere: the
 expected mean of a class, and a network's flow backwards from its embedding. Nothing is chosen on
@@ -53,20 +54,20 @@ def taught(X, y, drawn, codes, X_test):
     return model.fit(rows, np.concatenate([y, codes])).predict(X_test)
 
 
-def usual(aligner, alike, X, y, X_test, unseen, seed):
+def usual(aligner, twice, X, y, X_test, unseen, seed):
     names = np.flatnonzero(unseen)
     drawn = aligner.sample(N_DRAWN, names, random_state=seed)
     yield "default", aligner.predict(X_test)
-    yield "alike", alike.predict(X_test)
+    yield "twice", twice.predict(X_test)
     yield "zero-shot", aligner.set_params(n_steps=0).predict(X_test)
     yield "drawn", taught(X, y, *drawn, X_test)
 
 
-def rejected(aligner, alike, X, y, X_test, unseen, seed):
-    model, classifier = alike.gaussian_model_, alike._classifier
-    scores = alike.decision_function(X_test)
+def rejected(aligner, twice, X, y, X_test, unseen, seed):
+    model, classifier = aligner.gaussian_model_, aligner._classifier
+    scores = aligner.decision_function(X_test)
     assert scores.ndim == 2
-    yield "alike", scores.argmax(axis=1)
+    yield "default", scores.argmax(axis=1)
     yield "twice", (scores + np.log(2) * unseen).argmax(axis=1)
     x = torch.tensor(X_test)
     field = classifier.field
@@ -78,7 +79,7 @@ def rejected(aligner, alike, X, y, X_test, unseen, seed):
     wide = wide - X.shape[1] / 2 * widening.log()
     gain = wide - log_t_density(distances, field.config["tail"])
     yield "wide", (scores + classifier.temperature * gain.numpy()).argmax(axis=1)
-    for name, bias in chosen(alike, X, y, unseen).items():
+    for name, bias in chosen(aligner, X, y, unseen).items():
         yield name, (scores + bias * unseen).argmax(axis=1)
 
 
@@ -129,7 +130,7 @@ def chosen(aligner, X, y, unseen):
     return {name: BIASES[value.argmax()] for name, value in best.items()}
 
 
-def drawn(aligner, alike, X, y, X_test, unseen, seed):
+def drawn(aligner, twice, X, y, X_test, unseen, seed):
     names, n = np.flatnonzero(unseen), N_DRAWN
     means = aligner.gaussian_model_.class_means.means.numpy()[unseen]
     yield "model", taught(X, y, *aligner.sample(n, names, random_state=seed), X_test)
@@ -162,9 +163,9 @@ def measure(path, n_shots, seed, share, ways):
     X, y = sphere.unit_rows(X[~unseen[y]], "X"), y[~unseen[y]]
     X_test = sphere.unit_rows(X_test, "X_test")
     aligner = FlowMatchingAligner(table).fit(X, y)
-    prior = np.full(n_classes, 1 / n_classes)
-    alike = FlowMatchingAligner(table, class_prior=prior).fit(X, y)
-    found = ways(aligner, alike, X, y, X_test, unseen, seed)
+    prior = np.where(unseen, 2, 1) / (n_classes + unseen.sum())
+    twice = FlowMatchingAligner(table, class_prior=prior).fit(X, y)
+    found = ways(aligner, twice, X, y, X_test, unseen, seed)
     return {name: said(codes, y_test, unseen) for name, codes in found}
 
 
