@@ -71,6 +71,7 @@ class Reserve:
         if len(X) > most or (len(X) and share < ANY_NUMBER):
             kept, share = _smallest_keys(keys(X), codes, most, share)
             X, codes, multiplicity = X[kept], codes[kept], multiplicity[kept]
+        X = X + 0  # -0 becomes 0: equal rows have equal bytes
         order = byte_order(X)
         X, codes, multiplicity = X[order], codes[order].astype(np.int64), multiplicity[order]
         if (again := equals_next(X)).any():
