@@ -63,9 +63,10 @@ class Reserve:
         multiplicity: NDArray[np.int64] | None = None,
         share: int = ANY_NUMBER,
         *,
-        most: int = MOST,
+        most: int | None = None,
     ) -> Reserve:
-        """Keep rows of samples, (n, d), with classes, (n,)."""
+        """Keep rows of samples, (n, d), with classes, (n,): :data:`MOST`, unless told otherwise."""
+        most = MOST if most is None else most
         if multiplicity is None:
             multiplicity = np.ones(len(X), dtype=np.int64)
         if len(X) > most or (len(X) and share < ANY_NUMBER):
