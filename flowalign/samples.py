@@ -112,8 +112,8 @@ class Samples:
         if (wrong := np.flatnonzero(asked > counts)).size:
             c = wrong[0]
             raise ValueError(
-                f"y has {asked[c]} samples of {self.classes[c]!r} to forget, of {counts[c]:.0f} "
-                "that were given; give each as often as it was."
+                f"y has {asked[c]} samples of {shorten(self.classes[[c]].tolist())} to forget, of "
+                f"{counts[c]:.0f} that were given; give each as often as it was."
             )
         here = ~self.reserve.missing(counts)
         reserve, found = self.reserve.without(X, codes)
