@@ -244,6 +244,13 @@ def test_targets_are_those_of_all_samples_however_few_are_kept():
     assert partly([9, 30, 1, 5], most=45)[2].complete
 
 
+def test_without_text_a_class_without_samples_lies_in_the_middle_of_the_others():
+    X, codes, pairs = partly([9, 0, 1, 5], most=6)
+    means = spaces.class_means(X, codes)
+    np.testing.assert_allclose(pairs.targets[[0, 2, 3]], means, rtol=1e-9)
+    np.testing.assert_allclose(pairs.targets[1], means.mean(axis=0), rtol=1e-9)
+
+
 def test_what_is_left_out_of_some_is_left_out_of_all():
     X, codes, pairs = partly([9, 30, 1, 5], most=12, copied=[0, 0, 12, 40])
     for fold in folds(pairs):
