@@ -205,12 +205,11 @@ def places(labels: NDArray[Any], among: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether labels are all strings, all truth values or all numbers."""
-    kinds = [
-        "text" if isinstance(labels.tolist()[0], str) else "b" if labels.dtype.kind == "b" else "n"
-        for labels in (one, other)
-    ]
-    return kinds[0] == kinds[1]
+    """Whether labels are all strings, all truth values or all others."""
+    first = one.tolist()[0], other.tolist()[0]
+    return all(
+        isinstance(first[0], kind) == isinstance(first[1], kind) for kind in (str, bool | np.bool_)
+    )
 
 
 def vector_values(vectors: ArrayLike, name: str) -> NDArray[Any]:

@@ -63,14 +63,16 @@ class Reserve:
         multiplicity: NDArray[np.int64] | None = None,
         share: int = ANY_NUMBER,
         *,
-        most: int = MOST,
+        most: int | None = None,
     ) -> Reserve:
-        """Keep rows of samples, (n, d), with classes, (n,)."""
+        """Keep rows of samples, (n, d), with classes, (n,): :data:`MOST`, unless told otherwise."""
+        most = MOST if most is None else most
         if multiplicity is None:
             multiplicity = np.ones(len(X), dtype=np.int64)
         if len(X) > most or (len(X) and share < ANY_NUMBER):
             kept, share = _smallest_keys(keys(X), codes, most, share)
             X, codes, multiplicity = X[kept], codes[kept], multiplicity[kept]
+        X = X + 0  # -0 becomes 0: equal rows have equal bytes
         order = byte_order(X)
         X, codes, multiplicity = X[order], codes[order].astype(np.int64), multiplicity[order]
         if (again := equals_next(X)).any():

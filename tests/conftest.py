@@ -16,8 +16,8 @@ from flowalign.datasets import make_cross_modal
 CORE = {
     "blocks", "calibration", "closed_form", "coupling", "evidence", "fields_gaussian", "fields_mlp",
     "gaussian_invariances", "gaussian_model", "held_out", "kinds", "leave_one_out",
-    "means_and_covariance", "novelty", "ode", "path", "posterior", "spaces", "sphere", "spreads",
-    "statistics", "stopping", "training",
+    "means_and_covariance", "novelty", "ode", "path", "posterior", "reserve", "samples", "spaces",
+    "sphere", "spreads", "statistics", "stopping", "training",
 }  # fmt: skip
 
 

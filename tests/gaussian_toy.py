@@ -5,6 +5,7 @@ import torch
 from scipy.stats import ortho_group
 
 from flowalign import path
+from flowalign.coupling import Coupling
 from flowalign.gaussian import GaussianField
 from flowalign.gaussian.covariance import estimate_covariance
 from flowalign.gaussian.means import estimate_means
@@ -68,6 +69,15 @@ def tensor(array):
 
 def statistics_of(X, codes, n_classes):
     return ClassStatistics.of(tensor(X), torch.from_numpy(np.asarray(codes)), n_classes)
+
+
+def coupled(X, codes, targets, E=None, joint=True, multiplicity=None):
+    """A coupling of samples in the order given, seen once each, to targets that are given, too."""
+    X, codes = np.asarray(X), np.asarray(codes, dtype=np.int64)
+    multiplicity = np.ones(len(X), dtype=np.int64) if multiplicity is None else multiplicity
+    x, y, weights = (torch.from_numpy(array) for array in (X, codes, multiplicity))
+    statistics = ClassStatistics.of(x, y, len(targets), weights)
+    return Coupling(X, codes, multiplicity, statistics, E, targets, joint, None)
 
 
 def make(counts, d=6, e=5, seed=0, spread=1.0):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from scipy.stats import t
 from sklearn.metrics.pairwise import cosine_similarity
 
@@ -183,8 +184,10 @@ def test_own_pairs_are_the_coupling_by_label(monkeypatch):
     monkeypatch.setattr(network_fit, "train", watch)
     measurements._coupled(data, rows, targets, measurements.own_pairs, 0)
     ((x0, labels, settings),) = seen
-    assert labels.tolist() == data.y_train[rows].tolist() * 10
-    np.testing.assert_allclose(x0[:120], data.X_train[rows], rtol=1e-5)
+    own = cdist(x0, data.X_train[rows]).argmin(axis=1)
+    assert np.bincount(own).tolist() == [10] * 120
+    np.testing.assert_array_equal(labels, data.y_train[rows][own])
+    np.testing.assert_allclose(x0, data.X_train[rows][own], rtol=1e-5)
     assert settings["max_iter"] == 5
     assert settings["batch_size"] == 32
 

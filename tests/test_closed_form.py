@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gaussian_toy import coupled
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner, ode
-from flowalign.coupling import Coupling
 from flowalign.gaussian.evidence import Evidence, weigh
 from flowalign.gaussian.fit import KIND, fit_gaussian
 from flowalign.gaussian.left_out import LeftOutSamples
@@ -32,16 +32,18 @@ def fit(X, codes, targets, **options):
     return fitted(X, codes, targets, **options).field
 
 
-def fitted(X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None):
+def fitted(
+    X, codes, targets, embeddings=None, joint=False, noise=0.0, prior=None, multiplicity=None
+):
     """What a fit gives for targets that are where they are."""
-    coupling = Coupling(X, codes, embeddings, targets, joint, None)
+    coupling = coupled(X, codes, targets, embeddings, joint, multiplicity)
     prior = np.full(len(targets), 1 / len(targets)) if prior is None else prior
     return fit_gaussian(coupling, prior=prior, noise=noise, device="cpu")
 
 
 def twin(found, X, codes, targets):
     """Every sample left out of what was fitted to all."""
-    coupling = Coupling(X, codes, targets, targets, True, None)
+    coupling = coupled(X, codes, targets, targets)
     return KIND.leave_out(found, coupling, np.arange(len(X)), torch.tensor(targets).float())
 
 
@@ -151,10 +153,9 @@ def test_copies_of_samples_are_no_witnesses_of_one_another(joint):
     """Were they, each would be known by its copy, and the density believed without bound."""
     X, codes = gaussian_classes(n_shots=6, separation=0.3)
     E = np.random.default_rng(2).normal(size=(4, 5))
-    order = np.repeat(np.arange(len(X)), 2)  # copies come one after the other
     once, twice = (
-        fitted(X[rows], codes[rows], E, embeddings=E, joint=joint)
-        for rows in (np.arange(len(X)), order)
+        fitted(X, codes, E, embeddings=E, joint=joint, multiplicity=np.full(len(X), times))
+        for times in (1, 2)
     )
     assert twice.model.evidence == once.model.evidence
     np.testing.assert_array_equal(twice.support_scores, once.support_scores)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from flowalign import spaces
 from flowalign.coupling import Coupling
+from flowalign.gaussian.statistics import ClassStatistics
 from flowalign.held_out import folds, removable
+from flowalign.reserve import Reserve
 
 rng = np.random.default_rng(0)
 E = rng.normal(size=(6, 4))
@@ -19,8 +22,9 @@ def coupling(counts, d=8, E=E, joint=False):
 
 def test_targets_are_placed():
     mapped = coupling([3] * 6)
-    targets, joint, _ = spaces.place_targets(E, mapped.X, mapped.codes, False)
-    np.testing.assert_array_equal(mapped.targets, targets)
+    M = spaces.class_means(mapped.X, mapped.codes)
+    targets, joint, _ = spaces.place_targets(E, M, np.arange(6), False)
+    np.testing.assert_allclose(mapped.targets, targets, rtol=1e-9)
     assert mapped.joint == joint
     assert not mapped.fixed_targets
     as_they_are = coupling([3] * 6, d=4, joint=True)
@@ -74,9 +78,12 @@ def test_leaving_samples_out_leaves_them_out_of_the_targets():
     pairs = coupling([3] * 6)
     rows = folds(pairs)[0]
     kept = np.setdiff1d(np.arange(18), rows)
-    expected = spaces.place_targets(E, pairs.X[kept], pairs.codes[kept], False)[0]
+    M = spaces.class_means(pairs.X[kept], pairs.codes[kept])
+    expected = spaces.place_targets(E, M, np.arange(6), False)[0]
     others = pairs.without(rows)
-    np.testing.assert_array_equal(others.targets, expected)
+    np.testing.assert_array_equal(others.X, pairs.X[kept])
+    np.testing.assert_array_equal(others.codes, pairs.codes[kept])
+    np.testing.assert_allclose(others.targets, expected, rtol=1e-9)
     assert np.abs(others.targets - pairs.targets).max() > 0.01
     assert others.joint == pairs.joint
 
@@ -86,16 +93,31 @@ def test_copies_are_held_out_together():
     pairs = coupling([3, 4, 5, 1, 1, 2])
     rows = np.repeat(np.arange(16), [1, 3, 1, 2, 1, 1, 1, 4, 1, 1, 1, 1, 2, 1, 1, 1])
     repeated = Coupling.by_class(pairs.X[rows], pairs.codes[rows], E, False)
-    assert repeated.copies.sum() == len(rows) - 16
-    assert set(repeated.codes[removable(repeated)]) == set(pairs.codes[removable(pairs)])
-    for fold in folds(repeated):
-        inside = {row.tobytes() for row in repeated.X[fold]}
-        outside = {row.tobytes() for row in np.delete(repeated.X, fold, axis=0)}
-        assert not inside & outside
-        assert set(np.delete(repeated.codes, fold)) == set(range(6))
+    assert repeated.copies
+    np.testing.assert_array_equal(repeated.X, pairs.X)
+    np.testing.assert_array_equal(repeated.multiplicity, np.bincount(rows))
+    for fold, same in zip(folds(repeated), folds(pairs), strict=True):
+        np.testing.assert_array_equal(fold, same)
+        others = repeated.without(fold)
+        assert others.statistics.n == len(rows) - repeated.multiplicity[fold].sum()
+        np.testing.assert_array_equal(others.X, np.delete(pairs.X, fold, axis=0))
+        np.testing.assert_array_equal(others.multiplicity, np.delete(np.bincount(rows), fold))
+        assert set(others.codes) == set(range(6))
     twice = Coupling.by_class(np.repeat(X1, 2, axis=0), np.repeat(np.arange(6), 2), E, False)
     assert twice.one_shot
-    assert sorted(map(len, folds(twice))) == [2, 2, 4, 4]
+    assert sorted(map(len, folds(twice))) == [1, 1, 2, 2]
+
+
+def test_copies_count_in_targets_until_they_are_left_out():
+    pairs = coupling([3, 4, 5, 1, 1, 2], E=None)
+    rows = np.repeat(np.arange(16), [1, 3, 1, 2, 1, 1, 1, 4, 1, 1, 1, 1, 2, 1, 1, 1])
+    repeated = Coupling.by_class(pairs.X[rows], pairs.codes[rows], None)
+    expected = spaces.class_means(pairs.X[rows], pairs.codes[rows])
+    np.testing.assert_allclose(repeated.targets, expected, rtol=1e-9)
+    once = repeated.without_copies()
+    assert not once.copies
+    assert once.statistics.n == 16
+    np.testing.assert_allclose(once.targets, pairs.targets, rtol=1e-9)
 
 
 X1 = np.random.default_rng(2).normal(size=(6, 8))
@@ -106,16 +128,18 @@ def test_copies_are_equal_in_all_coordinates_and_in_class():
     X = np.maximum(np.random.default_rng(3).normal(size=(18, 8)) - 1, 0)
     X[:, 0], X[:, 1:4] = 0, X[:, 1:4] + np.arange(18)[:, None]  # one column is the same for all
     codes = np.repeat(np.arange(6), 3)
-    assert not Coupling.by_class(X, codes, E, False).copies.any()
+    assert not Coupling.by_class(X, codes, E, False).copies
     X[:2, -1] = 5, 6
     X[1, :-1] = X[0, :-1]  # all but the last
-    assert not Coupling.by_class(X, codes, E, False).copies.any()
+    assert not Coupling.by_class(X, codes, E, False).copies
     X[3:6] = X[:3]  # of another class
     pairs = Coupling.by_class(X, codes, E, False)
-    assert not pairs.copies.any()
+    assert not pairs.copies
     assert len(removable(pairs)) == 18
     X[1] = X[0]
-    assert Coupling.by_class(X, codes, E, False).copies.sum() == 1
+    pairs = Coupling.by_class(X, codes, E, False)
+    assert pairs.copies
+    assert sorted(pairs.multiplicity) == [1] * 16 + [2]
 
 
 @pytest.mark.parametrize("text", [True, False])
@@ -127,13 +151,17 @@ def test_copies_are_found_wherever_they_are(text, monkeypatch):
         order = np.random.default_rng(n).permutation(3 * n)
         X, codes = np.repeat(X, 3, axis=0)[order], np.repeat(np.arange(n), 3)[order] % 6
         pairs = Coupling.by_class(X, codes, E if text else None, False)
-        np.testing.assert_array_equal(pairs.copies, np.tile([False, True, True], n))
+        np.testing.assert_array_equal(pairs.multiplicity, np.full(n, 3))
 
 
 def test_equal_features_of_classes_are_copies_within_each():
-    """However the classes are mixed: samples of a class lie beside each other."""
+    """However the classes are mixed."""
     X, codes = np.ones((6, 8)), np.array([0, 1, 0, 2, 1, 0])
-    assert Coupling.by_class(X, codes, E, False).copies.sum() == 3
+    for text in (E[:3], None):
+        pairs = Coupling.by_class(X, codes, text, False)
+        order = np.argsort(pairs.codes)
+        assert pairs.codes[order].tolist() == [0, 1, 2]
+        assert pairs.multiplicity[order].tolist() == [3, 2, 1]
 
 
 def test_equal_features_of_several_classes_have_an_order_too():
@@ -181,11 +209,78 @@ def test_one_class_with_two_samples_that_differ_ends_one_shot():
 def test_leaving_samples_out_keeps_the_space(joint):
     """Whether a space is shared is known from all samples; fewer may not say so."""
     d = 4
-    pairs = Coupling.by_class(np.tile(E, (2, 1)) + 1e-3, np.tile(np.arange(6), 2), E, "auto")
-    assert pairs.joint
-    rows = np.flatnonzero(pairs.codes > 0)
-    pairs = pairs if joint else Coupling.by_class(pairs.X, pairs.codes, E, False)
-    others = pairs.without(rows)
+    X, codes = np.concatenate([E + 1e-3, E - 1e-3]), np.tile(np.arange(6), 2)
+    assert Coupling.by_class(X, codes, E, "auto").joint
+    pairs = Coupling.by_class(X, codes, E, "auto" if joint else False)
+    others = pairs.without(np.flatnonzero(pairs.codes > 0))
     assert others.joint == joint
     assert len(others.X) == 2
     assert others.targets.shape == (6, d)
+
+
+# ------------------------------------------------------------------ some rows of many samples
+
+
+def partly(counts, most, copied=()):
+    """All samples, and a coupling that has some of them."""
+    X = np.random.default_rng(1).normal(size=(sum(counts), 8))
+    X, codes = X[[*range(len(X)), *copied]], np.repeat(np.arange(len(counts)), counts)
+    codes = codes[[*range(len(codes)), *copied]]
+    statistics = ClassStatistics.of(torch.from_numpy(X), torch.from_numpy(codes), len(counts))
+    return X, codes, Coupling.of(Reserve.of(X, codes, most=most), statistics, None)
+
+
+def rows_of(X, some):
+    """Which of all samples are among some: (n,) of bool."""
+    return np.isin([row.tobytes() for row in X], [row.tobytes() for row in some])
+
+
+def test_targets_are_those_of_all_samples_however_few_are_kept():
+    X, codes, pairs = partly([9, 30, 1, 5], most=12)
+    assert not pairs.complete
+    assert len(pairs.X) == 1 + 3 * 3
+    np.testing.assert_allclose(pairs.targets, spaces.class_means(X, codes), rtol=1e-9)
+    np.testing.assert_array_equal(pairs.counts, [9, 30, 1, 5])
+    assert partly([9, 30, 1, 5], most=45)[2].complete
+
+
+def test_without_text_a_class_without_samples_lies_in_the_middle_of_the_others():
+    X, codes, pairs = partly([9, 0, 1, 5], most=6)
+    means = spaces.class_means(X, codes)
+    np.testing.assert_allclose(pairs.targets[[0, 2, 3]], means, rtol=1e-9)
+    np.testing.assert_allclose(pairs.targets[1], means.mean(axis=0), rtol=1e-9)
+
+
+def test_what_is_left_out_of_some_is_left_out_of_all():
+    X, codes, pairs = partly([9, 30, 1, 5], most=12, copied=[0, 0, 12, 40])
+    for fold in folds(pairs):
+        others = pairs.without(fold)
+        stay = ~rows_of(X, pairs.X[fold])
+        np.testing.assert_allclose(
+            others.targets, spaces.class_means(X[stay], codes[stay]), rtol=1e-9
+        )
+        expected = ClassStatistics.of(torch.from_numpy(X[stay]), torch.from_numpy(codes[stay]), 4)
+        torch.testing.assert_close(others.statistics.products, expected.products)
+        np.testing.assert_array_equal(others.X, np.delete(pairs.X, fold, axis=0))
+
+
+def test_copies_of_some_are_left_out_of_all():
+    X, codes, pairs = partly([9, 30, 1, 5], most=45, copied=[0, 0, 12, 40])
+    _, _, some = partly([9, 30, 1, 5], most=12, copied=range(45))
+    assert some.copies
+    assert (some.multiplicity == 2).all()
+    assert some.without_copies().statistics.n == 90 - len(some.X)
+    _, first = np.unique(X, axis=0, return_index=True)
+    once = pairs.without_copies()
+    expected = ClassStatistics.of(torch.from_numpy(X[first]), torch.from_numpy(codes[first]), 4)
+    torch.testing.assert_close(once.statistics.products, expected.products)
+    torch.testing.assert_close(once.statistics.sums, expected.sums)
+
+
+def test_one_row_of_a_class_that_has_more_elsewhere_can_be_held_out():
+    _, _, pairs = partly([9, 30, 1, 5], most=4)
+    assert len(pairs.X) == 4
+    assert not pairs.one_shot
+    assert sorted(pairs.codes[removable(pairs)]) == [0, 1, 3]
+    for fold in folds(pairs):
+        assert (pairs.without(fold).counts >= 1).all()

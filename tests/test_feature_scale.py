@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from gaussian_toy import statistics_of
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -76,6 +77,15 @@ def test_rows_that_keep_their_length_may_have_no_squares_beyond_float32(dtype, v
 # ------------------------------------------------------------------ one loud coordinate
 
 
+def statistics(X, y):
+    classes, codes = np.unique(y, return_inverse=True)
+    return statistics_of(X, codes, len(classes))
+
+
+def loudest_within(X, y):
+    return loudest(within_variances(statistics(X, y)))
+
+
 def loud(loudness, width=64, column=5, per_class=8):
     X, y = offset_classes(6, 0, np.float64, per_class)
     X = X[:, :width]
@@ -108,37 +118,36 @@ def test_loud_is_more_than_half_of_sixteen_columns_or_more(share, width):
     size = np.ones(width)
     size[3] = np.sqrt((width - 1) * share / (1 - share))
     X, codes = np.stack([size, -size]), np.zeros(2, dtype=int)
-    assert loudest(within_variances(X, codes)) == (3, pytest.approx(share))
+    assert loudest_within(X, codes) == (3, pytest.approx(share))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        warn_of_loud_column(X, codes)
+        warn_of_loud_column(statistics(X, codes))
     assert len(seen) == (share > 0.5 and width >= 16)
 
 
 def test_what_tells_classes_apart_may_be_loud():
     X, y = offset_classes(6, 0, np.float64)
     X[:, 5] += 100 * y
-    assert loudest(within_variances(X, y))[1] < LOUD_SHARE
-    assert loudest(within_variances(X, np.zeros_like(y)))[1] > 0.99
+    assert loudest_within(X, y)[1] < LOUD_SHARE
+    assert loudest_within(X, np.zeros_like(y))[1] > 0.99
 
 
 def test_the_share_is_of_the_variance_within_classes():
     X = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 1.0], [9.0, 1.0, 1.0], [9.0, 1.0, 2.0]])
     # Squares about class means: 2, 0, 0.5. About the mean of all: 66, 16, 0.75.
-    assert loudest(within_variances(X, np.array([0, 0, 4, 4]))) == (0, pytest.approx(2 / 2.5))
-    assert loudest(within_variances(X, np.arange(4))) == (0, pytest.approx(66 / 82.75))
-    assert loudest(within_variances(X[[1, 1]], np.array([0, 0])))[1] == 0
+    assert loudest_within(X, np.array([0, 0, 4, 4])) == (0, pytest.approx(2 / 2.5))
+    assert loudest_within(X, np.arange(4)) == (0, pytest.approx(66 / 82.75))
+    assert loudest_within(X[[1, 1]], np.array([0, 0]))[1] == 0
     large, codes = np.repeat(X, 1000, axis=0), np.repeat([0, 0, 4, 4], 1000)  # of several blocks
-    assert loudest(within_variances(large, codes)) == (0, pytest.approx(2 / 2.5))
+    assert loudest_within(large, codes) == (0, pytest.approx(2 / 2.5))
 
 
 def test_features_of_an_encoder_are_far_from_the_warning():
     emoji = load_emoji()
-    assert (
-        loudest(within_variances(unit_rows(emoji.X_train, "X"), emoji.y_train))[1] < LOUD_SHARE / 5
-    )
+    rows = unit_rows(emoji.X_train, "X")
+    assert loudest_within(rows, emoji.y_train)[1] < LOUD_SHARE / 5
     data = make_cross_modal(random_state=0)
-    assert loudest(within_variances(data.X_train, data.y_train))[1] < LOUD_SHARE / 2
+    assert loudest_within(data.X_train, data.y_train)[1] < LOUD_SHARE / 2
 
 
 # ------------------------------------------------------------------ a large common part

@@ -41,6 +41,16 @@ def test_a_mapped_space(small, data):
     predicts_as(model, through(model), data.X_test)
 
 
+def test_unlabelled_rows_and_what_comes_later(data):
+    """What is left of the rows goes along, and so do the samples that a later fit goes on from."""
+    model = FlowMatchingAligner(data.class_embeddings)
+    model.fit(data.X_train[::2], data.y_train[::2], X_unlabeled=data.X_test)
+    loaded = through(model)
+    predicts_as(model, loaded, data.X_test)
+    more = data.X_train[1::2], data.y_train[1::2]
+    predicts_as(model.partial_fit(*more), loaded.partial_fit(*more), data.X_test)
+
+
 def priors(labels):
     return dict.fromkeys(labels.tolist(), 1 / len(labels))
 
@@ -121,6 +131,7 @@ def test_a_function_is_its_users(fitted, data):
 
 
 def test_the_list_names_our_own_classes():
+    assert sorted(SKOPS_TRUSTED) == SKOPS_TRUSTED
     for name in SKOPS_TRUSTED:
         module, _, kind = name.rpartition(".")
         assert module.split(".")[0] == "flowalign"

@@ -13,6 +13,11 @@ def rng():
     return np.random.default_rng(0)
 
 
+def place(E, X, codes, joint="auto"):
+    """Place the classes of samples."""
+    return spaces.place_targets(E, spaces.class_means(X, codes), np.unique(codes), joint)
+
+
 @pytest.mark.parametrize(("e", "d"), [(8, 8), (5, 8)])
 def test_map_recovers_a_similarity_transform(e, d, rng):
     E = rng.standard_normal((12, e))
@@ -73,19 +78,19 @@ def test_without_spread_there_is_no_map(rng):
 def test_targets_without_a_map_are_the_class_means(rng):
     X = rng.standard_normal((4, 5))
     E = rng.standard_normal((3, 2))
-    targets, joint, embedding_map = spaces.place_targets(E, X, np.array([1, 1, 1, 1]), "auto")
+    targets, joint, embedding_map = place(E, X, np.array([1, 1, 1, 1]))
     assert not joint
     assert embedding_map is None
     np.testing.assert_allclose(targets, np.tile(X.mean(axis=0), (3, 1)))
     same = np.ones((2, 2))
-    targets, _, _ = spaces.place_targets(same, X, np.array([0, 0, 1, 1]), "auto")
+    targets, _, _ = place(same, X, np.array([0, 0, 1, 1]))
     np.testing.assert_allclose(targets, [X[:2].mean(axis=0), X[2:].mean(axis=0)])
 
 
 def test_without_a_map_classes_count_alike_however_many_samples_they_have(rng):
     """A class without samples lies in the middle of the others."""
     X, codes = rng.standard_normal((9, 5)), np.array([0, 2, 2, 2, 2, 2, 2, 2, 2])
-    targets, _, embedding_map = spaces.place_targets(np.ones((3, 2)), X, codes, "auto")
+    targets, _, embedding_map = place(np.ones((3, 2)), X, codes)
     assert embedding_map is None
     np.testing.assert_allclose(targets[[0, 2]], [X[0], X[1:].mean(axis=0)])
     np.testing.assert_allclose(targets[1], (targets[0] + targets[2]) / 2)
@@ -153,7 +158,7 @@ def test_one_sampled_class_leaves_no_score(d, rng):
     X, codes = rng.standard_normal((3, d)), np.array([1, 1, 1])
     for width in (d, d - 1):
         E = rng.standard_normal((4, width))
-        assert spaces.place_targets(E, X, codes, "auto")[1] == (width == d)
+        assert place(E, X, codes)[1] == (width == d)
     assert spaces.alignment_score(E[:1], E[:1]) == 0
     assert spaces.alignment_score(np.ones((3, d)), X) == 0
 
@@ -182,10 +187,10 @@ def test_where_the_origin_is_does_not_matter_to_score_and_map(rng):
 def test_only_classes_with_samples_place_the_map(sampled, rng):
     """Wherever the embeddings of the others are, and whichever classes these are."""
     E, X, codes = rng.standard_normal((6, 4)), rng.standard_normal((8, 7)), np.tile(sampled, 2)
-    targets, _, embedding_map = spaces.place_targets(E, X, codes, "auto")
+    targets, _, embedding_map = place(E, X, codes)
     moved = 10 * rng.standard_normal((6, 4))
     moved[sampled] = E[sampled]
-    other = spaces.place_targets(moved, X, codes, "auto")[0]
+    other = place(moved, X, codes)[0]
     np.testing.assert_allclose(other[sampled], targets[sampled])
     M = (X[:4] + X[4:]) / 2
     np.testing.assert_allclose(

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from flowalign.gaussian import unlabeled
 from flowalign.gaussian.evidence import Evidence
 from flowalign.gaussian.model import GaussianModel
-from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each, take_in, with_rows_of
+from flowalign.gaussian.unlabeled import Assigned, hold, log_proba_without_each, take_in, with_held
 
 
 class Rows:
@@ -137,7 +137,7 @@ def test_it_is_what_the_equations_say(counts, n_unlabeled, n_iter, monkeypatch):
     mu, Sigma, P, z, w, p = reference(setting, n_iter)
     np.testing.assert_array_equal(found.rows.codes, z)
     np.testing.assert_allclose(found.rows.weights, w, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found.class_weights, np.bincount(z, w, minlength=4), rtol=1e-3)
+    np.testing.assert_allclose(found.held.class_weights, np.bincount(z, w, minlength=4), rtol=1e-3)
     means, within = found.model.class_means, found.model.within
     np.testing.assert_allclose(means.means, mu, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(means.covariance, P, rtol=1e-3, atol=1e-4)
@@ -157,7 +157,7 @@ def test_fewer_than_two_rows_a_labelled_class_are_not_taken_in(counts, least):
     few, enough = (setting.take_in(rows=np.arange(0, 7 * n, 7)) for n in (least - 1, least))
     assert few.model is setting.model
     assert (few.n_iter, few.rows.weights.sum()) == (0, 0)
-    np.testing.assert_array_equal(few.agreement, np.ones(4))
+    np.testing.assert_array_equal(few.held.agreement, np.ones(4))
     assert enough.n_iter >= 1
 
 
@@ -205,12 +205,12 @@ def test_neither_order_nor_blocks_of_rows_matter():
             one.model.class_means.means, found.model.class_means.means, rtol=1e-5, atol=1e-6
         )
     np.testing.assert_array_equal(other.rows.codes, found.rows.codes[order])
-    np.testing.assert_allclose(other.agreement, found.agreement, rtol=1e-3)
+    np.testing.assert_allclose(other.held.agreement, found.held.agreement, rtol=1e-3)
 
 
 def test_weights_are_bounded_by_the_labelled_rows():
     setting = Setting((2, 2, 2, 2), n_unlabeled=400)
-    assert setting.take_in().class_weights.sum() <= 8 * 8 + 1e-3
+    assert setting.take_in().held.class_weights.sum() <= 8 * 8 + 1e-3
 
 
 def test_a_row_without_weight_is_judged_as_it_is():
@@ -224,15 +224,47 @@ def test_a_row_without_weight_is_judged_as_it_is():
 
 def test_another_model_has_the_rows_as_they_count():
     """Of the same labelled rows it is the model that took them in."""
-    setting = Setting((3, 0, 4, 2))
-    found = setting.take_in()
-    x, y, E = tensor(setting.X), torch.from_numpy(setting.codes), tensor(setting.E)
+    setting, E = Setting((3, 0, 4, 2)), tensor(Setting((3, 0, 4, 2)).E)
     for size in (7, 1000):
-        again = with_rows_of(found, setting.model, Rows(setting.U, size), x, y, E)
+        found = setting.take_in(size)
+        again = with_held(setting.model, found.held, E)
         torch.testing.assert_close(again.class_means.means, found.model.class_means.means)
         torch.testing.assert_close(again.within.variances, found.model.within.variances)
     few = setting.take_in(rows=np.arange(3))
-    assert with_rows_of(few, setting.model, Rows(setting.U[:3]), x, y, E) is setting.model
+    assert with_held(setting.model, few.held, E) is setting.model
+
+
+def test_rows_that_are_gone_count_as_they_did():
+    """As if they had been there, for a model of labelled ones that may have become more."""
+    setting, E = Setting((3, 0, 4, 2)), tensor(Setting((3, 0, 4, 2)).E)
+    held = setting.take_in().held
+    judged = []
+
+    def judge(model):
+        judged.append(model)
+        return Evidence(0.2)
+
+    later = hold(setting.model, held, E, judge)
+    assert later.model.evidence == Evidence(0.2)
+    assert (later.held, later.rows) == (held, None)
+    expected = with_held(setting.model, held, E)
+    for found in (later.model, *judged):
+        torch.testing.assert_close(found.class_means.means, expected.class_means.means)
+        torch.testing.assert_close(found.within.variances, expected.within.variances)
+
+
+def test_rows_of_classes_that_are_dropped_are_dropped_with_their_share_of_the_scatter():
+    held = Setting((3, 2, 4, 1)).take_in().held
+    fewer = held.placed(np.array([2, -1, 0, 4]), 5)
+    weights, agreement = held.class_weights, held.agreement
+    np.testing.assert_allclose(fewer.class_weights, [weights[2], 0, weights[0], 0, weights[3]])
+    np.testing.assert_allclose(fewer.agreement, [agreement[2], 1, agreement[0], 1, agreement[3]])
+    torch.testing.assert_close(fewer.statistics.sums[0], held.statistics.sums[2])
+    share = 1 - weights[1] / weights.sum()
+    torch.testing.assert_close(fewer.statistics.products, held.statistics.products * share)
+    back = held.placed(np.arange(4), 4)
+    np.testing.assert_array_equal(back.class_weights, weights)
+    torch.testing.assert_close(back.statistics.products, held.statistics.products)
 
 
 class OnOtherDevice(TorchFunctionMode):

@@ -19,7 +19,10 @@ SKOPS_TRUSTED = [
     "flowalign.encoders.clip.OpenCLIPEncoder",
     "flowalign.gaussian.field.GaussianField",
     "flowalign.gaussian.model.GaussianModel",
+    "flowalign.gaussian.statistics.ClassStatistics",
+    "flowalign.gaussian.unlabeled.Held",
     "flowalign.network.field.MLPField",
+    "flowalign.reserve.Reserve",
     "flowalign.spaces.ProcrustesMap",
 ]
 """What aligners and encoders are made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``.
