@@ -1,14 +1,17 @@
 """Measures what a model that samples come to in blocks has of one that is fitted to all at once.
 
-    python docs/experiments/streams.py FOLDER [--draws 3] [--blocks 20] [--reserve 512]
+    python docs/experiments/streams.py FOLDER [--shots 0 16] [--draws 3] [--blocks 20]
+        [--reserve 512]
 
-For every feature set in FOLDER (see ``feature_sets.py``), for all training rows and for 16 of each
-class, and for each draw of their order: rows come in blocks through ``partial_fit``, new classes
-with their embeddings in the call in which they come. Printed are the largest difference between
-class means and between entries of the covariance, each relative to its largest entry, and test
-accuracy of the fit in percent and the difference to it; then accuracy with a smaller reserve, on
-which fewer rows have a say in what is chosen, in blocks and in one fit. Nothing is chosen on test
-data.
+For every feature set in FOLDER (see ``feature_sets.py``), of 16 rows of each class or, for 0 shots,
+of all training rows, and for each draw of their order: rows come in blocks through ``partial_fit``,
+new classes with their embeddings in the call in which they come. Printed are the largest difference
+between class means and between entries of the covariance, each relative to its largest entry; test
+accuracy of the fit to all, in percent; the change of accuracy and log-loss in the stream; the
+same with a smaller reserve, on which fewer rows have a say in what is chosen; and the largest
+difference between probabilities of that stream and of one fit with the smaller reserve. Which rows
+are in the reserve depends on their bytes, so each draw shuffles the features as well, of rows and,
+where they are as wide, of class embeddings. Nothing is chosen on test data.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ import feature_sets
 import numpy as np
 from sklearn.base import clone
 
-from flowalign import FlowMatchingAligner
+from flowalign import ClassEmbeddings, FlowMatchingAligner
+from flowalign.benchmark.metrics import evaluate
 from flowalign.reserve import MOST, Reserve
 
-SETTINGS = {"all": None, "16 shots": 16}
-COLUMNS = ("means", "covariance", "accuracy", "stream", "small, stream", "small, fit")
+COLUMNS = (
+    "means", "covariance", "accuracy", "stream", "log-loss", "small", "log-loss", "and its fit",
+)  # fmt: skip
 
 
 def keep_at_most(n_rows: int) -> None:
@@ -59,53 +64,62 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-def measure(path: Path, n_shots: int | None, seed: int, n_blocks: int, n_rows: int) -> list[float]:
+def measure(path: Path, n_shots: int, seed: int, n_blocks: int, n_rows: int) -> list[float]:
     X, y, table, X_test, y_test = feature_sets.load(path)
-    if n_shots is not None:
+    if n_shots:
         X, y = feature_sets.draw(X, y, n_shots, seed)
-    order = np.random.default_rng(seed).permutation(len(y))
+    rng = np.random.default_rng(seed)
+    order, columns = rng.permutation(len(y)), rng.permutation(X.shape[1])
+    if table.vectors.shape[1] == len(columns):
+        table = ClassEmbeddings(table.classes, table.vectors[:, columns])
+    X, X_test = (np.ascontiguousarray(rows[:, columns]) for rows in (X, X_test))
 
-    def accuracy(aligner: FlowMatchingAligner) -> float:
-        return 100 * float(aligner.score(X_test, y_test))
+    def said(aligner: FlowMatchingAligner) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities, and accuracy in percent and log-loss."""
+        proba = aligner.predict_proba(X_test)
+        found = evaluate(proba, np.searchsorted(aligner.classes_, y_test))
+        return proba, np.array([100 * found["accuracy"], found["log_loss"]])
 
     keep_at_most(MOST)
     whole = FlowMatchingAligner(table.subset(y)).fit(X, y)
     stream = streamed(X, y, table, order, n_blocks)
     differences = [apart(*pair) for pair in zip(estimates(stream), estimates(whole), strict=True)]
     keep_at_most(n_rows)
-    small = streamed(X, y, table, order, n_blocks), clone(whole).fit(X, y)
+    small, small_fit = streamed(X, y, table, order, n_blocks), clone(whole).fit(X, y)
     keep_at_most(MOST)
-    alone = accuracy(whole)
-    return [*differences, alone, *(accuracy(other) - alone for other in (stream, *small))]
+    (_, scores), (_, in_stream), (proba, with_few) = map(said, (whole, stream, small))
+    same = np.abs(proba - small_fit.predict_proba(X_test)).max()
+    return [*differences, scores[0], *(in_stream - scores), *(with_few - scores), float(same)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--shots", type=int, nargs="+", default=[0, 16])
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--reserve", type=int, default=512)
     args = parser.parse_args()
-    for setting, n_shots in SETTINGS.items():
+    for n_shots in args.shots:
+        print(f"{n_shots or 'all':<25} {' '.join(f'{name:>11}' for name in COLUMNS)}")
         rows = []
-        print(f"{setting:<31} {' '.join(f'{name:>13}' for name in COLUMNS)}")
         for path in sorted(args.folder.glob("*.npz")):
             draws = [
                 measure(path, n_shots, seed, args.blocks, args.reserve)
                 for seed in range(args.draws)
             ]
-            rows.append(np.mean(draws, axis=0))
-            rows[-1][:2] = np.max(draws, axis=0)[:2]
-            print(f"{path.stem:<31} {_line(rows[-1])}", flush=True)
-        mean, worst = np.mean(rows, axis=0), np.min(rows, axis=0)
-        mean[:2] = worst[:2] = np.max(rows, axis=0)[:2]
-        print(f"{'mean, largest difference':<31} {_line(mean)}")
-        print(f"{'worst':<31} {_line(worst)}\n", flush=True)
+            rows.append(draws)
+            report(path.stem, draws)
+        report("all sets", np.concatenate(rows))
 
 
-def _line(row) -> str:
-    cells = [*(f"{value:13.1e}" for value in row[:2]), f"{row[2]:13.2f}"]
-    return " ".join([*cells, *(f"{value:+13.2f}" for value in row[3:])])
+def report(name: str, draws) -> None:
+    """Print means, and of differences that should be 0 the largest."""
+    row, largest = np.mean(draws, axis=0), np.max(draws, axis=0)
+    cells = [f"{largest[0]:11.1e}", f"{largest[1]:11.1e}", f"{row[2]:11.2f}"]
+    for accuracy, log_loss in (row[3:5], row[5:7]):
+        cells += [f"{accuracy:+11.2f}", f"{log_loss:+11.4f}"]
+    print(f"{name:<25} {' '.join(cells)} {largest[7]:11.1e}", flush=True)
 
 
 if __name__ == "__main__":
