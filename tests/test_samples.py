@@ -92,7 +92,7 @@ def test_samples_add_up_with_samples_only():
     samples = of_labels(*drawn([3, 4]))
     with pytest.raises(TypeError):
         samples + samples.statistics
-    with pytest.raises(ValueError, match="same classes and features"):
+    with pytest.raises(ValueError, match="X has 5 features, and had 6"):
         samples + of_labels(*drawn([3, 4], d=5))
 
 
