@@ -171,7 +171,7 @@ def test_files_without_parts_of_it_are_refused(data, labelled, tmp_path):
     path = tmp_path / "model"
     flowalign.save(FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=pool), path)
     header, arrays, _ = read(path)
-    beginnings = ("inductive", "unlabeled_weight", "class_agreement")
+    beginnings = ("inductive", "held.", "class_agreement")
     names = [name for name in arrays if name.startswith(beginnings)]
     assert len(names) > 8
     for name in names:
@@ -184,7 +184,7 @@ def test_files_without_parts_of_it_are_refused(data, labelled, tmp_path):
             path.write_bytes(pack(header, changed))
             with pytest.raises(ValueError, match="no aligner that can be restored"):
                 flowalign.load(path)
-    for name in ("unlabeled_weight", "class_agreement"):
+    for name in ("held.counts", "class_agreement"):
         path.write_bytes(pack(header, arrays | {name: -arrays[name]}))
         with pytest.raises(ValueError, match="are negative"):
             flowalign.load(path)
