@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +13,19 @@ from flowalign import blocks, inputs, parameters
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.atomic_file import expanded
 from flowalign.fields import kind_of
+from flowalign.read_ahead import in_threads
 from flowalign.samples import Samples
 from flowalign.sphere import prepared
 from flowalign.support import Support
 
-if TYPE_CHECKING:
-    pass
+READ_AHEAD = 2
+"""How many times the rows that are summed up together are read from files meanwhile."""
 
 
 def fit_blocks(
     aligner: FlowMatchingAligner, X: Any, y: Any = None, class_embeddings: Any = None
 ) -> FlowMatchingAligner:
-    """Fit an aligner to blocks of samples, of which one at a time is in memory.
+    """Fit an aligner to blocks of samples, of which few at a time are in memory.
 
     It equals ``aligner.fit`` of all samples, to rounding, whatever the blocks. Each block becomes
     counts, sums, a scatter and a few rows, and these are added up. Blocks of a Dask array become
@@ -124,6 +125,22 @@ def summarise(X: Any, y: Any, settings: dict[str, Any]) -> Samples:
 def _of_parts(parts: Iterable[tuple[Any, Any]], settings: dict[str, Any]) -> Samples:
     """Sum up pairs of features and labels, a bounded number of rows at a time."""
     total: Samples | None = None
+    for (k, _, _), rows, unread in in_threads(_read, _streamed(parts), ahead=READ_AHEAD):
+        try:
+            if unread is not None:
+                raise unread
+            assert rows is not None
+            part = summarise(*rows, settings)
+            total = part if total is None else total + part
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Block {k}: {error}") from error
+    if total is None:
+        raise ValueError("X has no blocks; give one at least.")
+    return total
+
+
+def _streamed(parts: Iterable[tuple[Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
+    """Cut blocks into rows that are summed up together, each with the number of its block."""
     for k, pair in enumerate(parts):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(
@@ -133,15 +150,14 @@ def _of_parts(parts: Iterable[tuple[Any, Any]], settings: dict[str, Any]) -> Sam
         X, y = (_opened(part) for part in pair)
         if len(X) != len(y):
             raise ValueError(f"Block {k} has {len(X)} rows of X and {len(y)} labels; pair them up.")
-        try:
-            for rows in blocks.stream_slices(X):
-                part = summarise(X[rows], y[rows], settings)
-                total = part if total is None else total + part
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"Block {k}: {error}") from error
-    if total is None:
-        raise ValueError("X has no blocks; give one at least.")
-    return total
+        for rows in blocks.stream_slices(X):
+            yield k, X[rows], y[rows]
+
+
+def _read(part: tuple[int, Any, Any]) -> tuple[Any, Any]:
+    """Read features and labels from disk if that is where they are."""
+    X, y = (np.array(a) if isinstance(a, np.memmap) else a for a in part[1:])
+    return X, y
 
 
 def _pairs(X: Any, y: Any) -> Iterator[tuple[Any, Any]]:

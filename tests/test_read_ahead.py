@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flowalign.encoders.read_ahead import READERS, batches, in_threads
+from flowalign.read_ahead import READERS, batches, in_threads
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowalign.encoders.read_ahead import batches
 from flowalign.inputs import shown
+from flowalign.read_ahead import batches
 
 FILE_NAME = "features.sqlite"
 LOCK_SECONDS = 60.0  # how long to wait for other writers

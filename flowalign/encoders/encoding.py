@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from flowalign.encoders.backbone import content_hash, is_path
 from flowalign.encoders.hash_memo import HashMemo
-from flowalign.encoders.read_ahead import batches, in_threads
 from flowalign.inputs import shown
+from flowalign.read_ahead import batches, in_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
