@@ -138,7 +138,16 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         self, X: ArrayLike, read: Callable[[SolvedRows], Tensor], n_steps: int | None = None
     ) -> NDArray[Any]:
         """Read something out of every row at the stop, or after a number of steps."""
-        features, zeros_allowed = self._check_X(X)
+        return self._read(*self._check_X(X), read, n_steps)
+
+    def _read(
+        self,
+        features: NDArray[Any],
+        zeros_allowed: bool,
+        read: Callable[[SolvedRows], Tensor],
+        n_steps: int | None = None,
+    ) -> NDArray[Any]:
+        """Do that with features that were checked."""
         n_steps = self.n_steps_ if n_steps is None else n_steps
         result = np.empty(0)
         for rows in self._solve(features, zeros_allowed, n_steps, last_only=True):

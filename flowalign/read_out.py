@@ -97,6 +97,21 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         read_out = self._read_out()
         return self._at_stop(X, lambda rows: self._proba(rows, read_out))
 
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithm of :meth:`predict_proba`, of the smallest ones too.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+        """
+        read_out = self._read_out()
+        return self._at_stop(X, lambda rows: self._log_proba(rows, read_out))
+
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """How much each row looks like any known class, rather than like none of them.
 
@@ -230,6 +245,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
 
     def _proba(self, rows: SolvedRows, read_out: ReadOut, step: int = -1) -> Tensor:
         return (read_out.logit_scale * self._scores(rows, read_out, step)).softmax(dim=1)
+
+    def _log_proba(self, rows: SolvedRows, read_out: ReadOut) -> Tensor:
+        return (read_out.logit_scale * self._scores(rows, read_out)).log_softmax(dim=1)
 
     def _codes(self, rows: SolvedRows, scores: Tensor) -> Tensor:
         """Classes of the best scores; -1 for rows like no class, if these have a label."""
