@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from flowalign.support import Support
 from flowalign.unlabeled_rows import UnlabeledRows, warn_of_disagreement
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
+
+    from flowalign.fields import Fitted
+    from flowalign.held_out import HeldOut
 
 
 class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
@@ -314,6 +317,12 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         return self._fit_support(support, device)
 
     def _fit_support(self, support: Support, device: torch.device) -> Self:
+        return self._adopt(support, self._estimate(support, device))
+
+    def _estimate(
+        self, support: Support, device: torch.device, *, hold_out_anyway: bool = False
+    ) -> Estimate:
+        """Fit the field, and hold samples out if something is to be chosen on them, or `anyway`."""
         coupling, pool, params = support.coupling, support.pool, self.get_params(deep=False)
         labelled = len(coupling.X) > 0
         kind_name = self.velocity_field if labelled else UNTRAINED
@@ -328,19 +337,29 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
                 f"velocity_field={self.velocity_field!r} takes no X_unlabeled; leave it out."
             )
         fitted = field_fitter(kind, params, support.prior, device, pool)(coupling)
-        source, scores, stop = None, None, None
-        if parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale):
+        source: str | None = None
+        parts: list[HeldOut] = []
+        scores, stop = None, None
+        chosen = parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale)
+        if chosen or hold_out_anyway:
             fit_field = field_fitter(kind, params, support.prior, device)
             source, parts = hold_out(kind, fitted, coupling, support.validation_set, fit_field)
-            scores = score_steps(source, parts, self.step_size, self.solver) if parts else None
+        if chosen and parts:
+            scores = score_steps(str(source), parts, self.step_size, self.solver)
         if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, kind.one_shot_stop) if labelled else 0.0
+        return Estimate(
+            kind_name, str(device), fitted, source if chosen else None, scores, stop, parts
+        )
+
+    def _adopt(self, support: Support, estimate: Estimate) -> Self:
+        """Set all state; only now: an interrupted or failed fit leaves a fitted model as it was."""
+        coupling, pool, fitted = support.coupling, support.pool, estimate.fitted
         classes, E = support.names
         taken_in = fitted.taken_in
         held = None if taken_in is None else taken_in.held
         if held is not None:
             warn_of_disagreement(classes, held.class_weights, held.agreement)
-        # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         if support.names_and_width is not None:
             validate_data(self, support.names_and_width, skip_check_array=True)
         self.classes_ = np.array(classes)
@@ -350,7 +369,8 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         self.velocity_field_ = fitted.field
         self.gaussian_model_ = fitted.model
         self.class_prior_ = support.prior
-        self.support_scores_ = fitted.support_scores
+        ratios = fitted.support_ratios
+        self.support_scores_ = None if ratios is None else np.sort(ratios.max(axis=1))
         self.loss_curve_ = fitted.loss_curve
         looks = 1 if taken_in is None else max(1, taken_in.n_iter)
         self.n_iter_ = len(fitted.loss_curve) or looks
@@ -363,11 +383,39 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         incremental = kind_of(self.velocity_field).incremental
         self._reserve = support.samples.reserve if incremental else None
         self._class_vectors = E if incremental else None
-        self.stop_scores_ = scores
-        self.stop_source_ = source
-        self.device_ = str(device)
-        self._kind = kind_name
-        self._stop = stop
+        self.stop_scores_ = estimate.scores
+        self.stop_source_ = estimate.source
+        self.device_ = estimate.device
+        self._kind = estimate.kind
+        self._stop = estimate.stop
         self._normalize = bool(self.normalize)
         self._classifier = self._make_classifier()
         return self
+
+
+class Estimate(NamedTuple):
+    """What a fit finds, before it is the state of an aligner.
+
+    Attributes
+    ----------
+    kind : str
+        Of the field.
+    device : str
+    fitted : Fitted
+    source : str or None
+        Who was held out to choose something; None if nothing was chosen.
+    scores : dict of ndarray, or None
+        What they say of each step.
+    stop : float or None
+        The stop that was chosen.
+    held_out : list of HeldOut
+        Beside flows that have not seen them.
+    """
+
+    kind: str
+    device: str
+    fitted: Fitted
+    source: str | None
+    scores: dict[str, NDArray[Any]] | None
+    stop: float | None
+    held_out: list[HeldOut]

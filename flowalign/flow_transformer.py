@@ -138,10 +138,20 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         self, X: ArrayLike, read: Callable[[SolvedRows], Tensor], n_steps: int | None = None
     ) -> NDArray[Any]:
         """Read something out of every row at the stop, or after a number of steps."""
-        features, zeros_allowed = self._check_X(X)
+        return self._read(*self._check_X(X), read, n_steps)
+
+    def _read(
+        self,
+        features: NDArray[Any],
+        zeros_allowed: bool,
+        read: Callable[[SolvedRows], Tensor],
+        n_steps: int | None = None,
+        first: int = 0,
+    ) -> NDArray[Any]:
+        """Do that with features that were checked, whose first row has this number."""
         n_steps = self.n_steps_ if n_steps is None else n_steps
         result = np.empty(0)
-        for rows in self._solve(features, zeros_allowed, n_steps, last_only=True):
+        for rows in self._solve(features, zeros_allowed, n_steps, last_only=True, first=first):
             values = read(rows).cpu().numpy()
             if rows.start == 0:
                 dtype = rows.dtype if values.dtype.kind == "f" else values.dtype
@@ -177,7 +187,13 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     @torch.inference_mode()
     def _solve(
-        self, features: NDArray[Any], zeros_allowed: bool, n_steps: int, *, last_only: bool
+        self,
+        features: NDArray[Any],
+        zeros_allowed: bool,
+        n_steps: int,
+        *,
+        last_only: bool,
+        first: int = 0,
     ) -> Iterator[SolvedRows]:
         """Solve for a bounded number of rows at a time, whatever the number of all."""
         field, classifier = self.velocity_field_, self._classifier
@@ -189,7 +205,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         for block in blocks.slices(len(features), rows):
             start = block.start
             part = sphere.prepared(
-                features[block], "X", self._normalize, zeros_allowed, first=start
+                features[block], "X", self._normalize, zeros_allowed, first=first + start
             )
             x = self._tensor(part)
             if targets is None or goals is None:

@@ -53,6 +53,8 @@ class HeldOut:
         In the feature space.
     classifier : ClassPosterior, PosteriorMean or None
         What a model that was fitted without them says of their classes before they move.
+    rows : ndarray of shape (m,) or None
+        Which of the samples of a coupling they are; None of validation data.
     """
 
     flow: Flow
@@ -60,6 +62,7 @@ class HeldOut:
     codes: NDArray[Any]
     targets: Tensor
     classifier: Classifier | None = None
+    rows: NDArray[np.intp] | None = None
 
     @torch.inference_mode()
     def contrasts(
@@ -119,13 +122,24 @@ def hold_out(
 
 
 def _beside(
-    fitted: Fitted, X: NDArray[Any], codes: NDArray[Any], targets: NDArray[Any]
+    fitted: Fitted,
+    X: NDArray[Any],
+    codes: NDArray[Any],
+    targets: NDArray[Any],
+    numbers: NDArray[Any] | None = None,
 ) -> list[HeldOut]:
     """Put samples, (m, d), where the field is, in blocks; of very many an even share is taken."""
     field, goals = fitted.field, _placed(targets, fitted.field)
     rows = blocks.thinned(len(X), max(len(targets), X.shape[1]))
     return [
-        HeldOut(field, _placed(X[part], field), codes[part], goals, fitted.classifier)
+        HeldOut(
+            field,
+            _placed(X[part], field),
+            codes[part],
+            goals,
+            fitted.classifier,
+            None if numbers is None else numbers[part],
+        )
         for part in (rows[block] for block in blocks.slices(len(rows)))
     ]
 
@@ -157,7 +171,7 @@ def _leave_one_out(
             classifier = None
             if fitted.classifier is not None and isinstance(flow, LeaveOneOut):
                 classifier = fitted.classifier.evenly().left_out(flow)
-            parts.append(HeldOut(flow, x, coupling.codes[rows], goals, classifier))
+            parts.append(HeldOut(flow, x, coupling.codes[rows], goals, classifier, rows))
     return parts
 
 
@@ -172,7 +186,7 @@ def _cross_fit(
         fitted = fit(others)
         if fitted.classifier is not None:
             fitted = fitted._replace(classifier=fitted.classifier.evenly())
-        return _beside(fitted, X, codes, others.targets)
+        return _beside(fitted, X, codes, others.targets, rows)
 
     return [part for rows in folds(coupling)[:max_folds] for part in hold(rows)]
 

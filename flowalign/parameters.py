@@ -43,6 +43,12 @@ def check_parameters(params: dict[str, Any]) -> None:
     _number("weight_decay", params["weight_decay"], low=0)
     if not isinstance(params["normalize"], bool | np.bool_):
         raise TypeError(f"normalize must be True or False, got {params['normalize']!r}.")
+    check_labels(params)
+    check_predict_parameters(params)
+
+
+def check_labels(params: dict[str, Any]) -> None:
+    """Check the parameters about rows of no class, or without a label."""
     for name in ("unknown_label", "unlabeled_label"):
         _label(name, params[name])
     label = params["unlabeled_label"]
@@ -51,7 +57,7 @@ def check_parameters(params: dict[str, Any]) -> None:
             f"unlabeled_label and unknown_label are both {label!r}; rows without a label are one "
             "thing, rows of no class another."
         )
-    check_predict_parameters(params)
+    _number("unknown_rate", params["unknown_rate"], low=0, high=1, low_excluded=True)
 
 
 def check_predict_parameters(params: dict[str, Any]) -> None:

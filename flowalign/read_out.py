@@ -97,6 +97,20 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         read_out = self._read_out()
         return self._at_stop(X, lambda rows: self._proba(rows, read_out))
 
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithm of :meth:`predict_proba`, of the smallest ones too.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+        """
+        return self._log_proba(*self._check_X(X))
+
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """How much each row looks like any known class, rather than like none of them.
 
@@ -230,6 +244,17 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
 
     def _proba(self, rows: SolvedRows, read_out: ReadOut, step: int = -1) -> Tensor:
         return (read_out.logit_scale * self._scores(rows, read_out, step)).softmax(dim=1)
+
+    def _log_proba(
+        self, features: NDArray[Any], zeros_allowed: bool, first: int = 0
+    ) -> NDArray[Any]:
+        """Log-probabilities of features that were checked, whose first row has this number."""
+        read_out = self._read_out()
+
+        def read(rows: SolvedRows) -> Tensor:
+            return (read_out.logit_scale * self._scores(rows, read_out)).log_softmax(dim=1)
+
+        return self._read(features, zeros_allowed, read, first=first)
 
     def _codes(self, rows: SolvedRows, scores: Tensor) -> Tensor:
         """Classes of the best scores; -1 for rows like no class, if these have a label."""

@@ -83,9 +83,13 @@ class SolvedRows:
         return self.classifier.log_proba(self.x)
 
     @cached_property
+    def ratios(self) -> Tensor:
+        """How much more the rows look like each class than like none: (n, C)."""
+        if self.classifier is None:
+            return sphere.CLIP_SCALE * sphere.cosine_similarities(self.x, self.targets)
+        return self.classifier.ratios(self.x)
+
+    @property
     def scores(self) -> Tensor:
         """How much the rows look like any known class: (n,)."""
-        if self.classifier is None:
-            cosines = sphere.cosine_similarities(self.x, self.targets)
-            return sphere.CLIP_SCALE * cosines.amax(dim=1)
-        return self.classifier.score(self.x)
+        return self.ratios.amax(dim=1)

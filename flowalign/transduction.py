@@ -76,5 +76,6 @@ class TransductiveClassifier(FeatureSampler):
         for part, features in self._pool.blocks(max(model.statistics.sums.shape)):
             x = torch.from_numpy(features).to(self.device_)
             rows = Assigned(assigned.codes[part], assigned.weights[part])
+            ratios = classifier.ratios(x).amax(dim=1)
             _, honest = log_proba_without_each(classifier.with_rows, model, x, rows)
-            yield mean_of_two(honest, classifier.without.log_proba(x)), classifier.score(x)
+            yield mean_of_two(honest, classifier.without.log_proba(x)), ratios

@@ -109,5 +109,5 @@ def warn_of_disagreement(
             f"class_agreement_ leaves them {counted:.0%} of their weight, and is smallest for "
             f"{inputs.shorten(worst)}. If they are of another source, leave them out.",
             UserWarning,
-            stacklevel=4,  # whoever called fit
+            stacklevel=5,  # whoever called fit
         )

@@ -158,7 +158,7 @@ def test_copies_of_samples_are_no_witnesses_of_one_another(joint):
         for times in (1, 2)
     )
     assert twice.model.evidence == once.model.evidence
-    np.testing.assert_array_equal(twice.support_scores, once.support_scores)
+    np.testing.assert_array_equal(twice.support_ratios, once.support_ratios)
     assert twice.model.statistics.n == 2 * once.model.statistics.n
 
 
@@ -175,7 +175,7 @@ def test_many_samples_are_thinned_before_they_are_weighed(n_classes, n_weighed, 
     monkeypatch.setattr("flowalign.gaussian.fit.weigh", record)
     X, codes = gaussian_classes(n_shots=30)
     E = np.random.default_rng(2).normal(size=(n_classes, 5))
-    scores = fitted(X, codes, E, embeddings=E, joint=True).support_scores
+    scores = fitted(X, codes, E, embeddings=E, joint=True).support_ratios
     assert len(np.unique(seen[0], axis=0)) == n_weighed
     assert len(scores) == n_weighed
 

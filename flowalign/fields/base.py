@@ -134,8 +134,9 @@ class Fitted(NamedTuple):
         What is believed of the classes; None for a kind that goes without.
     classifier : ClassPosterior, PosteriorMean or None
         What it says of the classes of rows before they move, in the dtype of the field.
-    support_scores : ndarray of shape (m,) or None
-        How much samples look like a known class to the model without them, ascending.
+    support_ratios : ndarray of shape (m, C) or None
+        How much more samples look like each class than like none, to the model without them: of the
+        rows of the coupling, or of an even share of very many, :func:`flowalign.blocks.thinned`.
     inductive : GaussianModel or None
         The model of the samples alone, where `model` has taken unlabelled rows in.
     taken_in : TakenIn or None
@@ -146,7 +147,7 @@ class Fitted(NamedTuple):
     loss_curve: list[float]
     model: GaussianModel | None = None
     classifier: Classifier | None = None
-    support_scores: NDArray[np.float32] | None = None
+    support_ratios: NDArray[np.float32] | None = None
     inductive: GaussianModel | None = None
     taken_in: TakenIn | None = None
 

@@ -69,7 +69,7 @@ class Known(NamedTuple):
 
     model: GaussianModel
     classifier: Classifier
-    support_scores: NDArray[np.float32]
+    support_ratios: NDArray[np.float32]
     inductive: GaussianModel | None = None
     taken_in: TakenIn | None = None
 
@@ -121,7 +121,7 @@ def fit_model(
     model = replace(model, evidence=weighed(said))
     assert model.evidence is not None
     if pool is None:
-        return Known(model, classifier_of(model), said.scores(model.evidence))
+        return Known(model, classifier_of(model), said.ratios(model.evidence))
     evidence = model.evidence
 
     def judge(candidate: GaussianModel) -> Evidence:
@@ -138,8 +138,8 @@ def fit_model(
         of_judges_too = with_held(of_judges, taken_in.held, E)
     classifier = PosteriorMean(classifier_of(found), classifier_of(model))
     assert found.evidence is not None
-    scores = left_out(of_judges_too).scores(found.evidence)
-    return Known(found, classifier, scores, model, taken_in)
+    ratios = left_out(of_judges_too).ratios(found.evidence)
+    return Known(found, classifier, ratios, model, taken_in)
 
 
 def leave_out(

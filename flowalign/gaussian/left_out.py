@@ -64,14 +64,17 @@ class LeftOutSamples:
         """Log-densities of the classes, (m, C), up to a number for each row."""
         return log_t_density(self.distances[:, :-1], self.tail).cpu().numpy()
 
-    def scores(self, evidence: Evidence) -> NDArray[np.float32]:
-        """How much each looks like a known class, ascending; of a single sample none is given."""
+    def ratios(self, evidence: Evidence) -> NDArray[np.float32]:
+        """How much more each looks like a class than like none, (m, C), as new rows are told.
+
+        Of a single sample nothing is told: (0, C).
+        """
         if len(self.distances) < 2:
-            return np.empty(0, np.float32)
+            return np.empty((0, self.distances.shape[1] - 1), np.float32)
         ratios = log_ratios(self.distances, self.widening, self.tail - 1, self.width)
         said = evidence.density * ratios.cpu().numpy()
         if self.text is not None:
             raw, centred = self.text
             said += evidence.text * (raw + self.common_text[:, None])
             said += evidence.centred_text * centred
-        return np.sort(said.max(axis=1)).astype(np.float32)
+        return said.astype(np.float32, copy=False)

@@ -41,8 +41,8 @@ class ClassPosterior:
         log_weights = self.field.log_weights(x.new_zeros(()), x)
         return _in_range((self.temperature * log_weights).log_softmax(dim=1))
 
-    def score(self, x: Tensor) -> Tensor:
-        """How much more features, (n, d), look like a known class than like none: (n,)."""
+    def ratios(self, x: Tensor) -> Tensor:
+        """How much more features, (n, d), look like each class than like none: (n, C)."""
         field, start = self.field, x.new_zeros(())
         assert isinstance(field, GaussianField)
         z = field.rotate(x)
@@ -50,10 +50,10 @@ class ClassPosterior:
         distances = field.distances(z, centres, field.variance(start))
         tail = field.config["tail"]
         said = log_ratios(distances, self.widening, tail, x.shape[1])
-        best = field.add_text(said, z, field.means.mean(dim=0)).amax(dim=1)
+        said = field.add_text(said, z, field.means.mean(dim=0))
         # Not less what all classes share: here it tells rows apart.
         shared = field.config["text_weight"] * field.common_cosines(z)
-        return _in_range(self.temperature * (best + shared))
+        return _in_range(self.temperature * (said + shared[:, None]))
 
     def evenly(self) -> ClassPosterior:
         """Return the same with all classes alike, as support samples are judged."""
@@ -110,9 +110,9 @@ class PosteriorMean:
         """Log-probabilities, (n, C), of features ``x``, (n, d)."""
         return mean_of_two(self.with_rows.log_proba(x), self.without.log_proba(x))
 
-    def score(self, x: Tensor) -> Tensor:
-        """How much more features look like a known class than like none, to the model of all."""
-        return self.with_rows.score(x)
+    def ratios(self, x: Tensor) -> Tensor:
+        """How much more features look like each class than like none, to the model of all rows."""
+        return self.with_rows.ratios(x)
 
     def evenly(self) -> PosteriorMean:
         """Return the same with all classes alike, as support samples are judged."""

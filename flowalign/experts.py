@@ -1,0 +1,111 @@
+r"""A product of experts: several views of a sample, each judged by an aligner of its own.
+
+.. math:: p(c \mid x) \propto \pi_c \prod_v \Bigl(\frac{p_v(c \mid x_v)}{\pi_{vc}}\Bigr)^{w_v},
+
+over the views that the sample has [1]_. Were views independent within a class, all weights would be
+1; were they the same, 1 over their number V. The weights maximise the likelihood of support samples
+that no expert has seen, under gamma priors whose mean is halfway between the two on a scale of
+logarithms, :math:`V^{-1/2}`.
+
+References
+----------
+.. [1] G. E. Hinton, "Training Products of Experts by Minimizing Contrastive Divergence", Neural
+   Computation 14, 2002.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from flowalign import blocks, ode
+from flowalign.calibration import calibrate
+from flowalign.gaussian.evidence import evenly
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowalign.aligner import Estimate, FlowMatchingAligner
+    from flowalign.coupling import Coupling
+
+SHAPE = 4.0
+"""Of the priors: about as narrow as a log-normal one whose logarithm has a deviation of a half."""
+
+
+def weigh(
+    said: list[NDArray[Any]], codes: NDArray[Any], log_prior: NDArray[Any], *, fixed: bool
+) -> NDArray[np.float64]:
+    """Weigh views by what they say of samples that they have not seen.
+
+    Parameters
+    ----------
+    said : list of V ndarrays of shape (m, C)
+        Log-probabilities of the classes, less those beforehand; NaN in rows that lack the view.
+    codes : ndarray of shape (m,)
+        Classes of the samples.
+    log_prior : ndarray of shape (C,)
+        Log-probabilities of the classes beforehand.
+    fixed : bool
+        Whether the weights stay what they are before any sample was heard. It is so where every
+        class has one sample: a class that is left out as a whole is known by its name alone, and
+        how well a view knows names is not how well it knows samples.
+
+    Returns
+    -------
+    ndarray of shape (V,)
+    """
+    if len(said) == 1:
+        return np.ones(1)
+    means = np.full(len(said), len(said) ** -0.5)
+    if fixed or not len(codes):
+        return means
+    witnesses = [np.nan_to_num(part, nan=0.0) for part in said]
+    return calibrate(witnesses, codes, means, np.full(len(said), SHAPE), log_prior)[0]
+
+
+def held_out_log_proba(
+    aligner: FlowMatchingAligner, estimate: Estimate, n: int
+) -> NDArray[np.float64]:
+    """Log-probabilities of samples by flows that have not seen them, (n, C), read out as now.
+
+    Less what classes had beforehand. NaN for samples of the coupling, n, that were not held out.
+    """
+    log_prior = np.log(aligner.class_prior_)
+    read_out, n_steps = aligner._read_out(), aligner.n_steps_
+    times = ode.grid(max(n_steps, 1), aligner.step_size)
+    found = np.full((n, len(log_prior)), np.nan)
+    for part in estimate.held_out:
+        scores = part.contrasts(times, np.array([n_steps]), aligner.solver)[0].astype(np.float64)
+        if read_out.posterior_weight and (before := part.log_proba()) is not None:
+            scores += read_out.posterior_weight * before
+        proba = torch.from_numpy(read_out.logit_scale * scores).log_softmax(dim=1).numpy()
+        # A state that left the numbers says nothing.
+        found[part.rows] = np.where(np.isfinite(proba).all(axis=1, keepdims=True), proba, np.nan)
+    return found - np.where(evenly(log_prior) < 0, log_prior, 0)
+
+
+def support_ratios(coupling: Coupling, estimate: Estimate) -> NDArray[np.float32]:
+    """How much more samples of a coupling, n, look like each class than like none: (n, C).
+
+    NaN for samples of which that is not known.
+    """
+    n, ratios = len(coupling.X), estimate.fitted.support_ratios
+    found = np.full((n, len(coupling.targets)), np.nan, dtype=np.float32)
+    if ratios is not None and len(ratios):
+        found[blocks.thinned(n, max(coupling.targets.shape))] = ratios
+    return found
+
+
+def positions(
+    X: NDArray[Any], codes: NDArray[Any], among: NDArray[Any], codes_among: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Where rows, (n, d), with classes, (n,), are among others; -1 where they are not."""
+
+    def names(X: NDArray[Any], codes: NDArray[Any]) -> list[tuple[int, bytes]]:
+        X = X + 0  # -0 becomes 0: equal rows have equal bytes
+        return [(code, row.tobytes()) for code, row in zip(codes.tolist(), X, strict=True)]
+
+    places = {name: i for i, name in enumerate(names(among, codes_among))}
+    return np.array([places.get(name, -1) for name in names(X, codes)], dtype=np.int64)

@@ -1,0 +1,300 @@
+"""The predicting half of several views: from rows, some of which lack views, to classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import ClassifierMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from flowalign import blocks, inputs, parameters
+from flowalign.views import ViewRows, check_some_view
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from flowalign.aligner import FlowMatchingAligner
+
+
+class MultiViewClassifier(ClassifierMixin, TransformerMixin):
+    """Multiplies what the aligners of views say of rows, over the views that each row has."""
+
+    if TYPE_CHECKING:  # set by the constructor and by fit
+        views: list[Any]
+        unknown_label: Any
+        unknown_rate: float
+        classes_: NDArray[Any]
+        class_prior_: NDArray[Any]
+        view_weights_: NDArray[np.float64]
+        views_: list[tuple[str, FlowMatchingAligner, Any]]
+        _columns: list[Any]
+        _ratios: NDArray[np.float32]
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            Features of all views; NaN in all columns of a view that a row lacks.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels out of `classes_`; or `unknown_label`, if there is one, for rows whose
+            :meth:`score_samples` is too low.
+        """
+        rows = self._rows_of(X)
+        codes = [self._log_joint(part, first).argmax(axis=1) for first, part in self._parts(rows)]
+        found = np.concatenate(codes)
+        if self.unknown_label is None:
+            return self.classes_[found]
+        found[self._scores(rows) < self._thresholds(rows)] = -1
+        return parameters.labels_with_unknown(self.classes_, self.unknown_label)[found]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            Rows sum to one; columns follow `classes_`.
+        """
+        return self._collected(X, lambda joint: softmax(joint, axis=1))
+
+    def predict_log_proba(self, X: Any) -> NDArray[Any]:
+        """Logarithm of :meth:`predict_proba`, of the smallest ones too.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+        """
+        return self._collected(X, lambda joint: log_softmax(joint, axis=1))
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Score of each class, whose softmax is its probability.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            The logarithm of the prior probability, and what each view says beyond its own, times
+            the weight of the view. For two classes of shape (n,): the value of ``classes_[1]``
+            minus that of ``classes_[0]``.
+        """
+        scores = self._collected(X, lambda joint: joint)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def score_samples(self, X: Any) -> NDArray[Any]:
+        """How much each row looks like any known class, rather than like none of them.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Of the best class, the sum of :meth:`FlowMatchingAligner.score_samples` of the views
+            that a row has, times their weights. Rows that lack a view are not to be compared with
+            others.
+        """
+        rows = self._rows_of(X)
+        return self._scores(rows).astype(_dtype(rows))
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Aligned features of all views, side by side.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+
+        Returns
+        -------
+        ndarray of shape (n, sum of the widths of the views)
+            NaN in the columns of views that a row lacks.
+        """
+        rows = self._rows_of(X)
+        aligned = [
+            np.where(
+                view.present[:, None],
+                aligner._read(view.features, view.integers, lambda solved: solved.last),
+                np.nan,
+            )
+            for (_, aligner, _), view in zip(self.views_, rows, strict=True)
+        ]
+        return np.hstack(aligned).astype(_dtype(rows), copy=False)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[Any]:
+        """Names of the columns of :meth:`transform`: those of each view, behind its name.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None
+            Not used.
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self)
+        names = [
+            f"{name}__{feature}"
+            for name, aligner, _ in self.views_
+            for feature in aligner.get_feature_names_out()
+        ]
+        return np.array(names, dtype=object)
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Share of right predictions.
+
+        Parameters
+        ----------
+        X : array-like or frame of shape (n, d)
+            As of :meth:`predict`.
+        y : array-like of shape (n,)
+            Their labels.
+        sample_weight : array-like of shape (n,) or None, default=None
+            What each sample counts for.
+
+        Returns
+        -------
+        float
+        """
+        labels = inputs.as_numpy(y, "y")
+        return super().score(X, labels, inputs.as_numpy(sample_weight, "sample_weight"))
+
+    @property
+    def support_scores_(self) -> NDArray[np.float32]:
+        """Scores of support samples by models without them, ascending."""
+        check_is_fitted(self)
+        weighed = self.view_weights_[:, None] * np.nan_to_num(self._ratios, nan=0.0)
+        return np.sort(weighed.sum(axis=1).max(axis=1, initial=-np.inf)).astype(np.float32)
+
+    @property
+    def unknown_threshold_(self) -> float:
+        """Score below which `predict` refuses a row that has all views."""
+        return self._threshold(np.ones(len(self.views_), dtype=bool))
+
+    def _threshold(self, present: NDArray[np.bool_]) -> float:
+        """Score below which rows with these views are refused: a quantile of samples with them."""
+        check_is_fitted(self)
+        ratios = self._ratios[:, present]
+        ratios = ratios[~np.isnan(ratios[:, :, 0]).any(axis=1)]
+        if not len(ratios):
+            return -np.inf
+        scores = (self.view_weights_[present, None] * ratios).sum(axis=1).max(axis=1)
+        return float(np.quantile(scores, self.unknown_rate))
+
+    def _thresholds(self, rows: list[ViewRows]) -> NDArray[np.float64]:
+        """Return the threshold of each row, (n,)."""
+        present = np.stack([view.present for view in rows], axis=1)
+        patterns, which = np.unique(present, axis=0, return_inverse=True)
+        return np.array([self._threshold(pattern) for pattern in patterns])[which.ravel()]
+
+    def _scores(self, rows: list[ViewRows]) -> NDArray[np.float64]:
+        scores = []
+        for first, part in self._parts(rows):
+            total = np.zeros((len(part[0].present), len(self.classes_)))
+            for weight, (_, aligner, _), view in zip(
+                self.view_weights_, self.views_, part, strict=True
+            ):
+                given = view.features, view.integers
+                ratios = aligner._read(*given, lambda solved: solved.ratios, 0, first=first)
+                total += weight * np.where(view.present[:, None], ratios, 0)
+            scores.append(total.max(axis=1))
+        return np.concatenate(scores)
+
+    def _log_joint(self, part: list[ViewRows], first: int) -> NDArray[np.float64]:
+        """Log-probabilities of the classes, (n, C), up to a number for each row."""
+        total = np.tile(np.log(self.class_prior_), (len(part[0].present), 1))
+        for weight, (_, aligner, _), view in zip(
+            self.view_weights_, self.views_, part, strict=True
+        ):
+            said = aligner._log_proba(view.features, view.integers, first=first)
+            said = said - np.log(aligner.class_prior_)
+            total += weight * np.where(view.present[:, None], said, 0)
+        return total
+
+    def _collected(self, X: Any, read: Any) -> NDArray[Any]:
+        rows = self._rows_of(X)
+        found = [read(self._log_joint(part, first)) for first, part in self._parts(rows)]
+        return np.concatenate(found).astype(_dtype(rows), copy=False)
+
+    def _parts(self, rows: list[ViewRows]) -> Iterator[tuple[int, list[ViewRows]]]:
+        """Cut rows into parts of bounded memory; with the number of the first row."""
+        row_bytes = 8 * len(self.classes_)
+        for part in blocks.slices(len(rows[0].present), max(1, blocks.STREAM_BYTES // row_bytes)):
+            yield part.start, [view[part] for view in rows]
+
+    def _rows_of(self, X: Any) -> list[ViewRows]:
+        """Check new rows, and return them as the views have them."""
+        check_is_fitted(self)
+        parameters.check_labels(self.get_params(deep=False))
+        parameters.check_unknown_label(self.unknown_label, self.classes_)
+        widths = [aligner.n_features_in_ for _, aligner, _ in self.views_]
+        return self._view_rows(self._check_X(X), widths)
+
+    def _unlabeled_view_rows(self, X_unlabeled: Any) -> list[ViewRows]:
+        try:
+            X = self._check_X(X_unlabeled)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"X_unlabeled must have columns like X: {error}") from error
+        return self._view_rows(X, what="X_unlabeled")
+
+    def _check_X(self, X: Any, *, reset: bool = False) -> Any:
+        """Check the names and number of columns; frames stay frames."""
+        if inputs.column_names(X) is not None:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X
+        return validate_data(
+            self,
+            inputs.as_numpy(X, "X"),
+            reset=reset,
+            dtype="numeric",
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=0 if reset else 1,
+        )
+
+    def _view_rows(
+        self, X: Any, widths: list[int] | None = None, what: str = "X"
+    ) -> list[ViewRows]:
+        """Cut columns of X into views; `widths` of these where no row tells them."""
+        names = [view[0] for view in self.views]
+        known = [None] * len(names) if widths is None else widths
+        rows = [
+            ViewRows.of(X, columns, name, width)
+            for name, columns, width in zip(names, self._columns, known, strict=True)
+        ]
+        check_some_view(rows, names, what)
+        return rows
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _dtype(rows: list[ViewRows]) -> np.dtype[Any]:
+    """Return the dtype of results: as wide as the widest features."""
+    return np.result_type(*(view.features for view in rows))
