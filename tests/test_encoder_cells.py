@@ -98,10 +98,21 @@ def test_columns_of_polars_do_too(files):
     np.testing.assert_array_equal(
         _encoder().transform(paths), _encoder().transform(paths.to_list())
     )
-    lists = polars.Series("paths", [files[:2], None, [], files[2:3]])
-    np.testing.assert_array_equal(
-        _encoder().transform(lists), _encoder().transform([files[:2], None, [], files[2:3]])
-    )
+    cells = [files[:2], None, [], files[2:3]]
+    lists = polars.Series("paths", cells)
+    expected = _encoder().transform(cells)
+    np.testing.assert_array_equal(_encoder().transform(lists), expected)
+    np.testing.assert_array_equal(_encoder().transform(lists.to_frame()), expected)
+    with pytest.raises(ValueError, match="Give items in one column, got 'path', 'again'"):
+        _encoder().transform(paths.to_frame().with_columns(again="path"))
+
+
+def test_columns_of_pyarrow_do_too(files):
+    pyarrow = pytest.importorskip("pyarrow")
+    paths = pyarrow.array([files[0], None, files[1]])
+    expected = _encoder().transform([files[0], None, files[1]])
+    for column in (paths, pyarrow.chunked_array([paths]), pyarrow.table({"path": paths})):
+        np.testing.assert_array_equal(_encoder().transform(column), expected)
 
 
 def test_a_path_without_a_file_stays_an_error(files, tmp_path, cache):
@@ -184,6 +195,9 @@ def test_unless_told_so_a_list_is_an_item():
 
     rows = CallableEncoder(measure).transform([[1, 2, 3], (4, 5), []])
     np.testing.assert_array_equal(rows, [[3, 6], [2, 9], [0, 0]])
+    arrays = [np.arange(3.0), np.arange(5.0)]  # no lists, whatever is said of lists
+    rows = CallableEncoder(measure, average_lists=True).transform([*arrays, arrays])
+    np.testing.assert_array_equal(rows, [[3, 3], [5, 10], [4, 6.5]])
 
 
 def test_items_that_fail_are_named_by_their_place():
@@ -191,8 +205,8 @@ def test_items_that_fail_are_named_by_their_place():
     np.testing.assert_array_equal(
         encoder.transform([1, None, [3, 5]]), [[1, 2], [np.nan] * 2, [4, 8]]
     )
-    with pytest.raises(ValueError, match="item 3 of X is unreadable: its features are NaN"):
-        encoder.transform([1, None, [2, 3], np.inf])
+    with pytest.raises(ValueError, match="item 4 of X is unreadable: its features are NaN"):
+        encoder.transform([1, None, None, [2, 3], np.inf])
 
 
 def test_the_number_of_features_is_asked_for_and_checked(files, cache):

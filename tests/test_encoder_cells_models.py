@@ -71,8 +71,8 @@ def test_pictures_in_memory_may_be_several(clip, pictures):
 def test_sounds_may_be_missing_or_several(clap, sounds):
     encoder = ClapEncoder(clap, missing="nan")
     alone = encoder.transform(sounds)
-    rows = encoder.transform([sounds, None, sounds[1], [], [None, sounds[2]]])
-    assert np.isnan(rows[[1, 3]]).all()
+    rows = encoder.transform([sounds, None, sounds[1], [], [None, sounds[2]], [None, None]])
+    assert np.isnan(rows[[1, 3, 5]]).all()
     np.testing.assert_allclose(rows[0], _unit(alone.mean(axis=0)), atol=1e-6)
     np.testing.assert_allclose(rows[[2, 4]], alone[1:], atol=1e-6)
     with pytest.raises(ValueError, match="sound 1 of X is missing: None"):

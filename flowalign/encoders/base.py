@@ -266,7 +266,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             items=items,
             kind=modality,
             owners=range(len(items)) if owners is None else owners,
-            n_features=None if modality == "text" else self.n_features,
+            n_features=self.n_features,
             cache=None if self.cache is None else FeatureCache(self.cache),
             batch_size=self.batch_size,
             skip=skip,

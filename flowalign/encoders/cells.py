@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowalign.inputs import is_frame, shorten
+from flowalign.inputs import column_names, shorten
 from flowalign.sphere import unit_rows
 
 if TYPE_CHECKING:
@@ -142,12 +142,17 @@ def as_items(values: Any, kind: str) -> list[Any]:
     single = str | bytes | os.PathLike | Mapping | Set
     if isinstance(values, single) or not hasattr(values, "__len__"):
         raise TypeError(f"Give {kind}s as a list, even a single one; got {type(values).__name__}.")
-    if is_frame(values) or (isinstance(values, np.ndarray) and values.dtype.kind in "OUT"):
-        # What is masked stays so.
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-        if array.ndim > 1 and array.shape[1:] != (1,):
-            raise ValueError(f"Give {kind}s in one column, got shape {array.shape}.")
-        values = array.ravel().tolist()
+    names = column_names(values)
+    if names is not None and len(names) == 1:
+        values = values[names[0]]
+    elif names is not None:
+        raise ValueError(f"Give {kind}s in one column, got {shorten(names)}.")
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OUT":
+        if values.ndim > 1 and values.shape[1:] != (1,):
+            raise ValueError(f"Give {kind}s in one column, got shape {values.shape}.")
+        values = values.ravel().tolist()  # None where it is masked
+    elif hasattr(values, "to_pylist"):  # a column of pyarrow
+        values = values.to_pylist()
     items = list(values)
     if not items:
         raise ValueError(f"There are no {kind}s to encode.")

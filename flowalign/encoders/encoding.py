@@ -53,7 +53,7 @@ class Encoding:
     owners : sequence of int
         The position in X of each item, by which messages call those that are no paths.
     n_features : int or None
-        The width of rows, if it was said.
+        The width of the rows of items, if it was said.
     cache : FeatureCache or None
         Where rows are kept.
     batch_size : int
