@@ -74,12 +74,10 @@ def held_out_log_proba(
     """
     log_prior = np.log(aligner.class_prior_)
     found = np.full((n, len(log_prior)), np.nan)
-    if (followed := estimate.followed) is None:
+    followed, read_out = estimate.followed, aligner._read_out()
+    if followed is None or followed.rows is None:
         return found
-    read_out, nearest = (
-        aligner._read_out(),
-        np.abs(followed.stop_time - aligner.stop_time_).argmin(),
-    )
+    nearest = np.abs(followed.stop_time - aligner.stop_time_).argmin()
     scores = followed.cosines[nearest].astype(np.float64)
     if followed.before is not None:
         scores += read_out.posterior_weight * followed.before

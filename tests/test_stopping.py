@@ -215,9 +215,8 @@ def test_scores_are_those_of_the_flow_that_predicts(solver):
     codes, x = model.sample(60)
     field, x, codes = model.field(), torch.from_numpy(x), torch.from_numpy(codes)
     targets = torch.from_numpy(model.targets)
-    scores = score_steps(
-        LEAVE_ONE_OUT, follow([HeldOut(field, x, codes.numpy(), targets)], 0.1, solver)
-    )
+    part = HeldOut(field, x, codes.numpy(), targets)
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], 0.1, solver))
     z, times = field.rotate(x), ode.grid(10, 0.1)
     states = ode.integrate(field.velocity, z, times, solver, singular_end=True)
     for k, state in enumerate(field.rotate_back(states)):
