@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters, sphere
+from flowalign.gaussian.field import GaussianField, Start
 from flowalign.gaussian.posterior import PosteriorMean
 from flowalign.solved_rows import SolvedRows
 
@@ -47,6 +48,8 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         class_prior_: NDArray[Any]
         _inductive_model: GaussianModel | None
         _classifier: Classifier | None
+        _same_basis: bool
+        _starts_alike: bool
         _pool: UnlabeledRows | None
         _assigned: Assigned | None
         n_features_in_: int
@@ -214,16 +217,31 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                     classifier = classifier and classifier.to(x.dtype)
                 targets = self._tensor(self.class_embeddings_).to(x.dtype)
                 goals = field.rotate(targets)
-            states = x[None]
+            states, told = x[None], None
             if n_steps:
-                states = ode.solve(field, x, times, self.solver, last_only=last_only)
+                z, initial = field.rotate(x), None
+                if self._starts_alike:
+                    assert isinstance(field, GaussianField)
+                    told = field.start(z)
+                    initial = field.velocity(z.new_zeros(()), z, told)
+                elif self._same_basis:
+                    told = Start(z)
+                states = ode.integrate(
+                    field.velocity,
+                    z,
+                    times,
+                    self.solver,
+                    singular_end=field.singular_end,
+                    last_only=last_only,
+                    first=initial,
+                )
             if not torch.isfinite(states[-1]).all():
                 raise ValueError(
                     f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
                     "fewer steps, or bring the features to a common scale."
                 )
             yield SolvedRows(
-                start, part.dtype, x, states, n_steps > 0, field, targets, goals, classifier
+                start, part.dtype, x, states, n_steps > 0, field, targets, goals, classifier, told
             )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
@@ -236,6 +254,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
         It follows from what is fitted, so that it is neither pickled nor stored.
         """
+        self._same_basis = self._starts_alike = False
         if self.gaussian_model_ is None:
             return None
         like = self.gaussian_model_.within.basis
@@ -244,10 +263,15 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         models = (self.gaussian_model_, self._inductive_model)
         parts = [model.classifier(targets, log_prior) for model in models if model is not None]
         classifier: Classifier = parts[0] if len(parts) == 1 else PosteriorMean(*parts)
-        return classifier.to(torch.float32).to(torch.device(self.device_))
+        classifier = classifier.to(torch.float32).to(torch.device(self.device_))
+        one, other = classifier.field, self.velocity_field_
+        if isinstance(one, GaussianField) and isinstance(other, GaussianField):
+            self._same_basis = torch.equal(one.basis, other.basis)
+            self._starts_alike = self._same_basis and one.starts_as(other)
+        return classifier
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"_classifier", "_pool", "_assigned"}
+        left_out = {"_classifier", "_same_basis", "_starts_alike", "_pool", "_assigned"}
         return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -98,6 +98,7 @@ def integrate(
     *,
     singular_end: bool = False,
     last_only: bool = False,
+    first: Tensor | None = None,
 ) -> Tensor:
     """Solve dx/dt = velocity(t, x) from ``x`` at ``times[0]``.
 
@@ -118,6 +119,8 @@ def integrate(
         multiply the state by the length of the step over the distance from the end.
     last_only : bool
         Whether to keep the first and the last state alone. The steps are the same.
+    first : Tensor of shape (n, d) or None
+        Velocity at ``times[0]``, if it is known; all methods begin with it.
 
     Returns
     -------
@@ -144,6 +147,8 @@ def integrate(
     wanted = t[[0, -1]] if last_only else t
     if not adaptive:
         options["grid_constructor"] = lambda *_: t
+    if first is not None:
+        velocity = _beginning_with(first, velocity)
     try:
         return torchdiffeq.odeint(
             velocity, x, wanted, method=method, rtol=rtol, atol=ATOL, options=options
@@ -153,6 +158,13 @@ def integrate(
             f"solver={method!r} could not follow the flow ({error}); use a fixed-grid solver "
             f"({', '.join(FIXED_GRID_SOLVERS)})."
         ) from error
+
+
+def _beginning_with(
+    first: Tensor, velocity: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    values = [first]
+    return lambda t, x: values.pop() if values else velocity(t, x)
 
 
 def _until(

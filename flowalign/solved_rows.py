@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flowalign.fields import VelocityField
+    from flowalign.gaussian.field import Start
     from flowalign.gaussian.posterior import Classifier
 
 
@@ -40,6 +41,8 @@ class SolvedRows:
     goals : Tensor of shape (C, d)
         The same in the coordinates of the field.
     classifier : ClassPosterior, PosteriorMean or None
+    told : Start or None
+        What is known of the rows before they moved, in the coordinates of the classifier.
     """
 
     start: int
@@ -51,6 +54,7 @@ class SolvedRows:
     targets: Tensor
     goals: Tensor
     classifier: Classifier | None
+    told: Start | None = None
 
     @property
     def last(self) -> Tensor:
@@ -80,7 +84,7 @@ class SolvedRows:
     def log_proba(self) -> Tensor:
         """What the model of the classes says of the rows before they move: (n, C)."""
         assert self.classifier is not None
-        return self.classifier.log_proba(self.x)
+        return self.classifier.log_proba(self.x, self.told)
 
     @cached_property
     def ratios(self) -> Tensor:

@@ -35,7 +35,7 @@ is an estimate, the density has there the heavier tails of a multivariate t.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +49,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_NUMBER = 1e18  # in a file; its square has a place in float32
+
+
+class Start(NamedTuple):
+    """What tells the classes apart before rows move.
+
+    Attributes
+    ----------
+    z : Tensor of shape (n, d)
+        Rows in the coordinates of the field.
+    distances : Tensor of shape (n, C) or None
+        Squared Mahalanobis distances to the class means, if they are known.
+    text : Tensor of shape (n, C) or None
+        What the text says, as weighed, where it is evidence.
+    """
+
+    z: Tensor
+    distances: Tensor | None = None
+    text: Tensor | None = None
 
 
 class GaussianField(VelocityField):
@@ -125,8 +143,11 @@ class GaussianField(VelocityField):
         """Rotate back into the feature space."""
         return z @ self.basis.T
 
-    def velocity(self, t: Tensor, z: Tensor) -> Tensor:
-        """Velocity, (n, d), at time ``t``, 0-dimensional, and positions ``z``, (n, d)."""
+    def velocity(self, t: Tensor, z: Tensor, start: Start | None = None) -> Tensor:
+        """Velocity, (n, d), at time ``t``, 0-dimensional, and positions ``z``, (n, d).
+
+        At time 0, ``start`` may say what :meth:`start` says of them.
+        """
         if t.ndim > 0:
             raise ValueError(
                 f"t must be one time for all rows, got shape {tuple(t.shape)}; use torch.vmap for "
@@ -136,8 +157,45 @@ class GaussianField(VelocityField):
         centres, variance = self.centres(t), self.variance(t)
         growth = self._variance_rate(t) / (2 * variance)
         displacement = self.targets - self.means - growth * centres
-        weights = self._log_weights(z, centres, variance).softmax(dim=1)
-        return torch.addmm(growth * z, weights, displacement)
+        if start is None:
+            log_weights = self._log_weights(z, centres, variance)
+        else:
+            log_weights = self.weigh_start(start)
+        return torch.addmm(growth * z, log_weights.softmax(dim=1), displacement)
+
+    def start(self, z: Tensor) -> Start:
+        """Return what tells the classes apart at time 0, at positions ``z``, (n, d).
+
+        Fields of one model agree in it, whatever their noise, priors, tails and targets, as long as
+        text is heard by all of them or by none.
+        """
+        distances = self.distances(z, self.means, self.variances)
+        if not self._hears_text:
+            return Start(z, distances)
+        text = self.add_text(torch.zeros_like(distances), z, self.means.mean(dim=0))
+        return Start(z, distances, text)
+
+    def weigh_start(self, start: Start) -> Tensor:
+        """Log-weights of the classes at time 0, (n, C), up to a number for each row."""
+        tail, distances = self.config["tail"], start.distances
+        if distances is None:
+            return self._log_weights(start.z, self.means, self.variances)
+        density = distances * -0.5 if tail is None else log_t_density(distances, tail)
+        if start.text is not None:
+            density.add_(start.text)
+        return density.add_(self.log_prior)
+
+    def starts_as(self, other: GaussianField) -> bool:
+        """Whether what :meth:`start` says is the same of both."""
+        names = ["basis", "variances", "means", *(["targets"] if self._hears_text else [])]
+        weights = ("text_weight", "centred_text_weight")
+        return all(self.config[name] == other.config[name] for name in weights) and all(
+            torch.equal(getattr(self, name), getattr(other, name)) for name in names
+        )
+
+    @property
+    def _hears_text(self) -> bool:
+        return bool(self.config["text_weight"] or self.config["centred_text_weight"])
 
     def posterior(self, t: Tensor, x: Tensor) -> Tensor:
         """Class weights p(c | x, t), (n, C), at positions ``x``, (n, d), in the feature space."""
@@ -194,8 +252,8 @@ class GaussianField(VelocityField):
 
     def add_text(self, said: Tensor, z: Tensor, middle: Tensor) -> Tensor:
         """Add what the text says of states ``z`` to what is said of the classes, in its place."""
-        weights = self.config["text_weight"], self.config["centred_text_weight"]
-        if any(weights):
+        if self._hears_text:
+            weights = self.config["text_weight"], self.config["centred_text_weight"]
             for weight, cosines in zip(weights, self.text_cosines(z, middle), strict=True):
                 said.add_(cosines, alpha=weight)
         return said

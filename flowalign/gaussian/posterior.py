@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowalign.gaussian.evidence import evenly
-from flowalign.gaussian.field import GaussianField
+from flowalign.gaussian.field import GaussianField, Start
 from flowalign.gaussian.leave_one_out import LeaveOneOut
 from flowalign.gaussian.novelty import log_ratios
 
@@ -36,9 +36,15 @@ class ClassPosterior:
     unseen: Tensor
     widening: Tensor
 
-    def log_proba(self, x: Tensor) -> Tensor:
-        """Log-probabilities, (n, C), of features ``x``, (n, d)."""
-        log_weights = self.field.log_weights(x.new_zeros(()), x)
+    def log_proba(self, x: Tensor, start: Start | None = None) -> Tensor:
+        """Log-probabilities, (n, C), of features ``x``, (n, d).
+
+        ``start`` is what is known of them, in the coordinates of `field`.
+        """
+        if start is None or not isinstance(self.field, GaussianField):
+            log_weights = self.field.log_weights(x.new_zeros(()), x)
+        else:
+            log_weights = self.field.weigh_start(start)
         return _in_range((self.temperature * log_weights).log_softmax(dim=1))
 
     def ratios(self, x: Tensor) -> Tensor:
@@ -106,9 +112,17 @@ class PosteriorMean:
     with_rows: ClassPosterior
     without: ClassPosterior
 
-    def log_proba(self, x: Tensor) -> Tensor:
-        """Log-probabilities, (n, C), of features ``x``, (n, d)."""
-        return mean_of_two(self.with_rows.log_proba(x), self.without.log_proba(x))
+    def log_proba(self, x: Tensor, start: Start | None = None) -> Tensor:
+        """Log-probabilities, (n, C), of features ``x``, (n, d).
+
+        ``start`` is what is known of them, in the coordinates of `field`.
+        """
+        return mean_of_two(self.with_rows.log_proba(x, start), self.without.log_proba(x))
+
+    @property
+    def field(self) -> GaussianField | LeaveOneOut:
+        """That of the model of all rows."""
+        return self.with_rows.field
 
     def ratios(self, x: Tensor) -> Tensor:
         """How much more features look like each class than like none, to the model of all rows."""
