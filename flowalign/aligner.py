@@ -55,8 +55,10 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
         at time 0.5 unless held-out samples clearly speak for another step. Read when predicting:
         ``set_params(n_steps=...)`` acts without a new fit, but "auto" after a number needs one.
-    step_size : float, default=0.1
-        Length of a step; ``n_steps * step_size`` is at most 1. Read when predicting.
+    step_size : "auto" or float, default="auto"
+        Length of a step; ``n_steps * step_size`` is at most 1. "auto" is 0.1 if `n_steps` is a
+        number. If the stop is chosen, the closed form goes there in steps of at most 0.25, which
+        answer as those of 0.1 do, and the network in steps of 0.1. Read when predicting.
     solver : str, default="euler"
         One of torchdiffeq's methods, :data:`flowalign.ode.SOLVERS`: of a fixed grid, such as
         "midpoint" or "rk4", or adaptive, such as "dopri5", which chooses its own steps up to the
@@ -143,8 +145,9 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
         Epochs run; for a field in closed form rounds over the unlabelled rows, at least 1.
-    n_steps_, stop_time_ : int, float
-        Steps that `predict` takes now, and the time at which they end, the nearest to a chosen one.
+    n_steps_, step_size_, stop_time_ : int, float, float
+        Steps that `predict` takes now, their length, and the time at which they end, the nearest to
+        a chosen one.
     logit_scale_, posterior_weight_ : float
         Scale of the scores, and in them the weight of the model's log-probabilities beside the
         cosine, in use; 1 and 1 unless validation data were given, and a weight of 0 for zero steps.
@@ -214,7 +217,7 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         joint: str | bool = "auto",
         noise: float = 0.3,
         n_steps: int | str = "auto",
-        step_size: float = 0.1,
+        step_size: float | str = "auto",
         solver: str = "euler",
         class_prior: str | ArrayLike = "uniform",
         n_blocks: int = 3,
@@ -344,7 +347,7 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
             fit_field = field_fitter(kind, params, support.prior, device)
             source, parts = hold_out(kind, fitted, coupling, support.validation_set, fit_field)
             if parts:
-                followed = follow(parts, self.step_size, self.solver)
+                followed = follow(parts, self._stage_size, self.solver)
         if chosen and followed is not None:
             scores = score_steps(str(source), followed)
         if parameters.is_auto(self.n_steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters, sphere
+from flowalign.fields import kind_of
 from flowalign.gaussian.field import GaussianField, Start
 from flowalign.gaussian.posterior import PosteriorMean
 from flowalign.solved_rows import SolvedRows
@@ -37,9 +39,10 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     if TYPE_CHECKING:  # set by the constructor and by fit
         n_steps: int | str
-        step_size: float
+        step_size: float | str
         solver: str
         _stop: float | None
+        _kind: str
         _normalize: bool
         classes_: NDArray[Any]
         velocity_field_: VelocityField
@@ -91,7 +94,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Yield the aligned features after 0, 1, 2, ... steps, to the end of the flow.
 
         Like the other staged methods it solves once, whatever `n_steps`, and keeps all states of X
-        in memory.
+        in memory. Stages are steps of `step_size`, or of 0.1 if that is "auto".
 
         Parameters
         ----------
@@ -102,7 +105,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ------
         ndarray of shape (n, d)
         """
-        yield from self._trajectory(X, ode.max_steps(self.step_size))
+        yield from self._trajectory(X, ode.max_steps(self._stage_size), self._stage_size)
 
     @property
     def n_steps_(self) -> int:
@@ -115,12 +118,30 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 "n_steps='auto' was set after a fit with a number, in which no stop was chosen. "
                 "Fit again, or set a number."
             )
-        return ode.nearest_step(self._stop, self.step_size)
+        return ode.nearest_step(self._stop, self.step_size_)
+
+    @property
+    def step_size_(self) -> float:
+        """Length of the steps that `predict` takes now."""
+        self._check_attributes()
+        if not parameters.is_auto(self.step_size):
+            return self.step_size  # type: ignore[return-value]
+        coarse = kind_of(self._kind).coarse_step
+        if not parameters.is_auto(self.n_steps) or self._stop is None or coarse is None:
+            return ode.STEP_SIZE
+        # As few equal steps as are short enough.
+        return self._stop / math.ceil(self._stop / coarse - 1e-9) if self._stop else coarse
+
+    @property
+    def _stage_size(self) -> float:
+        """Length of the steps from stage to stage: that of the candidates for the stop."""
+        size = self.step_size
+        return ode.STEP_SIZE if parameters.is_auto(size) else size  # type: ignore[return-value]
 
     @property
     def stop_time_(self) -> float:
         """Time at which `predict` stops now."""
-        return ode.grid(self.n_steps_, self.step_size)[-1]
+        return ode.grid(self.n_steps_, self.step_size_)[-1]
 
     def _check_attributes(self) -> None:
         """Check that there are attributes which follow from fit and parameters.
@@ -162,10 +183,14 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             result[rows.start : rows.start + len(values)] = values
         return result
 
-    def _trajectory(self, X: ArrayLike, n_steps: int) -> NDArray[Any]:
+    def _trajectory(
+        self, X: ArrayLike, n_steps: int, step_size: float | None = None
+    ) -> NDArray[Any]:
         features, zeros_allowed = self._check_X(X)
         result = np.empty(0)
-        for rows in self._solve(features, zeros_allowed, n_steps, last_only=False):
+        for rows in self._solve(
+            features, zeros_allowed, n_steps, last_only=False, step_size=step_size
+        ):
             states = rows.trajectory
             if rows.start == 0:
                 result = np.empty((len(states), *features.shape), rows.dtype)
@@ -196,6 +221,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         n_steps: int,
         *,
         last_only: bool,
+        step_size: float | None = None,
         first: int = 0,
     ) -> Iterator[SolvedRows]:
         """Solve for a bounded number of rows at a time, whatever the number of all."""
@@ -203,7 +229,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         row_size = max(len(self.classes_), field.row_size)
         device = torch.device(self.device_).type
         rows = blocks.state_rows(row_size * features.dtype.itemsize, device)
-        times = ode.grid(n_steps, self.step_size)
+        times = ode.grid(n_steps, self.step_size_ if step_size is None else step_size)
         targets = goals = None
         for block in blocks.slices(len(features), rows):
             start = block.start

@@ -50,6 +50,10 @@ def grid(n_steps: int, step_size: float) -> list[float]:
     return [min(k * step_size, 1.0) for k in range(n_steps + 1)]
 
 
+STEP_SIZE = 0.1
+"""Length of a step where none is asked for."""
+
+
 def max_steps(step_size: float) -> int:
     """Return how many whole steps fit into [0, 1], forgiving rounding in ``step_size``."""
     return math.floor(1 / step_size + 1e-9)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from flowalign import ode
 from flowalign.fields.base import KINDS
 from flowalign.inputs import as_numpy, precision, shorten
 from flowalign.ode import SOLVERS, max_steps
@@ -66,7 +67,9 @@ def check_predict_parameters(params: dict[str, Any]) -> None:
     n_steps, step_size = params["n_steps"], params["step_size"]
     if not is_auto(n_steps):
         integer("n_steps", n_steps, low=0, otherwise="'auto' or ")
-    _number("step_size", step_size, low=0, high=1, low_excluded=True)
+    if is_auto(step_size):
+        step_size = ode.STEP_SIZE
+    _number("step_size", step_size, low=0, high=1, low_excluded=True, otherwise="'auto' or ")
     one_of("solver", params["solver"], SOLVERS)
     if not is_auto(params["logit_scale"]):
         _number(

@@ -273,11 +273,13 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
     ) -> Iterator[NDArray[Any]]:
         """Read something out of every row after 0, 1, 2, ... steps."""
         features, zeros_allowed = self._check_X(X)
-        n_steps = ode.max_steps(self.step_size)
-        times = [ode.grid(k, self.step_size)[-1] for k in range(n_steps + 1)]
+        n_steps = ode.max_steps(self._stage_size)
+        times = [ode.grid(k, self._stage_size)[-1] for k in range(n_steps + 1)]
         read_outs = [self._read_out_at(time, scaled=scaled) for time in times]
         stages: list[list[NDArray[Any]]] = [[] for _ in times]
-        for rows in self._solve(features, zeros_allowed, n_steps, last_only=False):
+        for rows in self._solve(
+            features, zeros_allowed, n_steps, last_only=False, step_size=self._stage_size
+        ):
             for step, (stage, read_out) in enumerate(zip(stages, read_outs, strict=True)):
                 values = read(rows, read_out, step).cpu().numpy()
                 stage.append(

@@ -62,12 +62,12 @@ def test_validation_data_that_contradict_the_support_set_change_the_choice(hard,
     moved = classes[(np.searchsorted(classes, hard.y_train) + 1) % len(classes)]
     model = small(**AUTO, max_iter=100, joint=True)
     model.fit(hard.X_train, moved, table)
-    assert model.n_steps_ == 5
+    assert model.stop_time_ == 0.5
     assert model.stop_source_ in ("leave-one-out", "cross-fitting")
     with_them = small(**AUTO, max_iter=100, joint=True)
     with_them.fit(hard.X_train, moved, table, X_val=hard.X_test, y_val=hard.y_test)
     assert with_them.stop_source_ == "validation data"
-    assert with_them.n_steps_ < 5
+    assert with_them.stop_time_ < 0.5
     assert with_them.score(hard.X_test, hard.y_test) > model.score(hard.X_test, hard.y_test) + 0.1
     # What is fitted is the same.
     for model_ in (model, with_them):
@@ -108,7 +108,7 @@ def test_probabilities_are_calibrated(hard, small):
 def test_numbers_and_auto_after_fit(hard, small):
     data = hard.X_train, hard.y_train, hard.class_embeddings
     model = small(**AUTO).fit(*data)
-    assert model.n_steps_ == 5
+    assert model.stop_time_ == 0.5
     scale = model.logit_scale_
     model.set_params(n_steps=2)
     assert (model.n_steps_, model.stop_time_) == (2, 0.2)
@@ -178,11 +178,11 @@ def test_a_given_number_of_steps_has_its_own_temperature(hard, small):
 def test_one_shot(one_shot, small):
     """Stated: the closed form stops at 0.5, the network at 0.2."""
     model = small(**AUTO).fit(one_shot.X_train, one_shot.y_train, one_shot.class_embeddings)
-    stop = 5 if model.velocity_field == "gaussian" else 2
-    assert (model.stop_source_, model.n_steps_) == ("held-out classes", stop)
+    stop = 0.5 if model.velocity_field == "gaussian" else 0.2
+    assert (model.stop_source_, model.stop_time_) == ("held-out classes", stop)
     assert (model.logit_scale_, model.posterior_weight_) == (1, 1)
     without_text = small(**AUTO).fit(one_shot.X_train, one_shot.y_train)
-    assert (without_text.stop_source_, without_text.n_steps_) == ("nothing", stop)
+    assert (without_text.stop_source_, without_text.stop_time_) == ("nothing", stop)
     assert without_text.stop_scores_ is None
     assert (without_text.logit_scale_, without_text.posterior_weight_) == (1, 1)
     assert without_text.set_params(n_steps=0).logit_scale_ == 30

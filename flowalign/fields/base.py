@@ -184,6 +184,8 @@ class Kind:
         Folds that are cross-fitted at most, where samples cannot be left out otherwise.
     one_shot_stop : float
         Time of the stop where every class has one sample, which says nothing of it.
+    coarse_step : float or None
+        Length of a step that is short enough, where the steps are chosen; None is that of others.
     leave_out : callable or None
         ``leave_out(fitted, coupling, rows, targets)`` returns what is solved for these samples,
         each by a field that was fitted without it, when classes travel to ``targets``, a Tensor of
@@ -197,6 +199,7 @@ class Kind:
     incremental: bool = False
     max_folds: int = 4
     one_shot_stop: float = 0.5
+    coarse_step: float | None = None
     leave_out: Callable[[Fitted, Coupling, NDArray[Any], Tensor], Flow] | None = None
 
     @property
