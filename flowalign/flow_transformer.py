@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from flowalign import blocks, inputs, ode, parameters, sphere
+from flowalign import blocks, inputs, ode, parameters
 from flowalign.fields import kind_of
 from flowalign.gaussian.field import GaussianField, Start
 from flowalign.gaussian.posterior import PosteriorMean
+from flowalign.row_blocks import RowBlocks
 from flowalign.solved_rows import SolvedRows
 
 if TYPE_CHECKING:
@@ -160,42 +162,42 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _at_stop(
         self, X: ArrayLike, read: Callable[[SolvedRows], Tensor], n_steps: int | None = None
-    ) -> NDArray[Any]:
+    ) -> Any:
         """Read something out of every row at the stop, or after a number of steps."""
-        return self._read(*self._check_X(X), read, n_steps)
+        return self._read(*self._features(X), read, n_steps)
 
     def _read(
         self,
-        features: NDArray[Any],
+        features: NDArray[Any] | Tensor,
         zeros_allowed: bool,
         read: Callable[[SolvedRows], Tensor],
         n_steps: int | None = None,
         first: int = 0,
-    ) -> NDArray[Any]:
-        """Do that with features that were checked, whose first row has this number."""
-        n_steps = self.n_steps_ if n_steps is None else n_steps
-        result = np.empty(0)
-        for rows in self._solve(features, zeros_allowed, n_steps, last_only=True, first=first):
-            values = read(rows).cpu().numpy()
-            if rows.start == 0:
-                dtype = rows.dtype if values.dtype.kind == "f" else values.dtype
-                result = np.empty((len(features), *values.shape[1:]), dtype)
-            result[rows.start : rows.start + len(values)] = values
-        return result
+    ) -> Any:
+        """Do that with features that were checked, whose first row has this number.
 
-    def _trajectory(
-        self, X: ArrayLike, n_steps: int, step_size: float | None = None
-    ) -> NDArray[Any]:
-        features, zeros_allowed = self._check_X(X)
-        result = np.empty(0)
-        for rows in self._solve(
-            features, zeros_allowed, n_steps, last_only=False, step_size=step_size
-        ):
-            states = rows.trajectory
-            if rows.start == 0:
-                result = np.empty((len(states), *features.shape), rows.dtype)
-            result[:, rows.start : rows.start + states.shape[1]] = states.cpu().numpy()
-        return result
+        What is read of tensors is a tensor where they are.
+        """
+        n_steps = self.n_steps_ if n_steps is None else n_steps
+        solved = self._solve(features, zeros_allowed, n_steps, last_only=True, first=first)
+        return _collected(features, ((rows.start, read(rows)) for rows in solved), self.device_)
+
+    def _trajectory(self, X: ArrayLike, n_steps: int, step_size: float | None = None) -> Any:
+        features, zeros_allowed = self._features(X)
+        solved = self._solve(features, zeros_allowed, n_steps, last_only=False, step_size=step_size)
+        by_row = ((rows.start, rows.trajectory.movedim(1, 0)) for rows in solved)
+        states = _collected(features, by_row, self.device_)
+        return states.movedim(0, 1) if isinstance(states, Tensor) else np.moveaxis(states, 0, 1)
+
+    def _features(self, X: Any) -> tuple[NDArray[Any] | Tensor, bool]:
+        """Check new features; where scikit-learn dispatches on arrays, tensors stay tensors."""
+        if not (isinstance(X, Tensor) and get_config()["array_api_dispatch"]):
+            return self._check_X(X)
+        check_is_fitted(self)
+        parameters.check_predict_parameters(self.get_params(deep=False))
+        features = inputs.float_tensor(X, "X")
+        validate_data(self, features, reset=False, skip_check_array=True)  # the width
+        return features, not X.is_floating_point()
 
     def _check_X(self, X: Any) -> tuple[NDArray[Any], bool]:
         """Return new features in the form of those of the fit, not yet normalised.
@@ -216,7 +218,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     @torch.inference_mode()
     def _solve(
         self,
-        features: NDArray[Any],
+        features: NDArray[Any] | Tensor,
         zeros_allowed: bool,
         n_steps: int,
         *,
@@ -227,22 +229,23 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Solve for a bounded number of rows at a time, whatever the number of all."""
         field, classifier = self.velocity_field_, self._classifier
         row_size = max(len(self.classes_), field.row_size)
-        device = torch.device(self.device_).type
-        rows = blocks.state_rows(row_size * features.dtype.itemsize, device)
+        device, dtype = torch.device(self.device_), self._dtype(features)
+        if dtype == torch.float64:
+            field = copy.deepcopy(field).double()
+            classifier = classifier and classifier.to(dtype)
         times = ode.grid(n_steps, self.step_size_ if step_size is None else step_size)
-        targets = goals = None
-        for block in blocks.slices(len(features), rows):
-            start = block.start
-            part = sphere.prepared(
-                features[block], "X", self._normalize, zeros_allowed, first=first + start
-            )
-            x = self._tensor(part)
-            if targets is None or goals is None:
-                if x.dtype == torch.float64:
-                    field = copy.deepcopy(field).double()
-                    classifier = classifier and classifier.to(x.dtype)
-                targets = self._tensor(self.class_embeddings_).to(x.dtype)
-                goals = field.rotate(targets)
+        targets = torch.tensor(self.class_embeddings_, dtype=dtype, device=device)
+        goals = field.rotate(targets)
+        parts = RowBlocks(
+            features,
+            device,
+            dtype,
+            normalize=self._normalize,
+            zeros_allowed=zeros_allowed,
+            rows=blocks.state_rows(row_size * dtype.itemsize, device.type),
+            first=first,
+        )
+        for start, x in parts:
             states, told = x[None], None
             if n_steps:
                 z, initial = field.rotate(x), None
@@ -261,19 +264,19 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                     last_only=last_only,
                     first=initial,
                 )
-            if not torch.isfinite(states[-1]).all():
-                raise ValueError(
-                    f"The flow left the range of {states.dtype} before n_steps={n_steps}; take "
-                    "fewer steps, or bring the features to a common scale."
-                )
+            parts.note(
+                states[-1].isfinite(),
+                f"The flow left the range of {dtype} before n_steps={n_steps}; take fewer steps, "
+                "or bring the features to a common scale.",
+            )
             yield SolvedRows(
-                start, part.dtype, x, states, n_steps > 0, field, targets, goals, classifier, told
+                start, x, states, n_steps > 0, field, targets, goals, classifier, parts, told
             )
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """Copy to the device; float64 stays float64 on the CPU only."""
-        dtype = torch.float64 if self.device_ == "cpu" and array.dtype == np.float64 else None
-        return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
+    def _dtype(self, features: NDArray[Any] | Tensor) -> torch.dtype:
+        """Return that of the states: float64 stays float64, but on devices that lack it."""
+        wide = str(features.dtype).removeprefix("torch.") == "float64"
+        return torch.float64 if wide and self.device_ != "mps" else torch.float32
 
     def _make_classifier(self) -> Classifier | None:
         """Make what the model says of rows before they move, in float32, where the field is.
@@ -319,4 +322,27 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.array_api_support = True
         return tags
+
+
+def _collected(
+    features: NDArray[Any] | Tensor, parts: Iterator[tuple[int, Tensor]], device: str
+) -> Any:
+    """Put what was read of blocks of rows together, in the dtype of the features if it is a float.
+
+    Of tensors it stays where they are. Of arrays, one value for a row stays on the device until all
+    are there; more go home block by block, so that they need no room on it.
+    """
+    tensors, result = isinstance(features, Tensor), torch.empty(0)
+    for start, values in parts:
+        if start == 0:
+            dtype = values.dtype
+            if values.is_floating_point():
+                dtype = getattr(torch, str(features.dtype).removeprefix("torch."))
+            place = features.device if tensors else device if values.ndim == 1 else "cpu"
+            if str(place) == "mps" and dtype == torch.float64:
+                place = "cpu"
+            result = torch.empty((len(features), *values.shape[1:]), dtype=dtype, device=place)
+        result[start : start + len(values)] = values
+    return result if tensors else result.cpu().numpy()

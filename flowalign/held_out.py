@@ -16,6 +16,7 @@ from torch import Tensor
 from flowalign import blocks, ode
 from flowalign.coupling import Coupling
 from flowalign.gaussian.leave_one_out import LeaveOneOut
+from flowalign.gaussian.posterior import in_range
 from flowalign.sphere import contrasts
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class HeldOut:
     @torch.inference_mode()
     def log_proba(self) -> NDArray[np.floating[Any]] | None:
         """Log-probabilities of the classes before they move, (m, C), if there is a model."""
-        return None if self.classifier is None else self.classifier.log_proba(self.x).cpu().numpy()
+        if self.classifier is None:
+            return None
+        return in_range(self.classifier.log_proba(self.x)).cpu().numpy()
 
 
 def hold_out(

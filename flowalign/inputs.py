@@ -68,6 +68,22 @@ def _from_tensor(tensor: torch.Tensor, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} is a tensor that cannot be read as an array: {error}.") from error
 
 
+def float_tensor(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Rows of a tensor, (n, d), as floats of 32 or 64 bits, where they are."""
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise ValueError(
+            f"{name} must be a tensor of rows of features, 2-D and not empty; got shape "
+            f"{tuple(tensor.shape)}."
+        )
+    if tensor.is_complex() or tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor of real numbers, got {tensor.dtype}.")
+    tensor = tensor.detach()
+    if tensor.dtype in (torch.float32, torch.float64):
+        return tensor
+    narrow = tensor.is_floating_point() or tensor.device.type == "mps"
+    return tensor.float() if narrow else tensor.double()
+
+
 def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     try:
         return np.asarray(values)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -109,7 +110,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         -------
         ndarray of shape (n, C)
         """
-        return self._log_proba(*self._check_X(X))
+        return self._log_proba(*self._features(X))
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """How much each row looks like any known class, rather than like none of them.
@@ -185,8 +186,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         -------
         float
         """
-        labels = inputs.as_numpy(y, "y")
-        return super().score(X, labels, inputs.as_numpy(sample_weight, "sample_weight"))
+        labels, predicted = (inputs.as_numpy(part, "y") for part in (y, self.predict(X)))
+        weights = inputs.as_numpy(sample_weight, "sample_weight")
+        return float(accuracy_score(labels, predicted, sample_weight=weights))
 
     @property
     def logit_scale_(self) -> float:
@@ -246,8 +248,8 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return (read_out.logit_scale * self._scores(rows, read_out, step)).softmax(dim=1)
 
     def _log_proba(
-        self, features: NDArray[Any], zeros_allowed: bool, first: int = 0
-    ) -> NDArray[Any]:
+        self, features: NDArray[Any] | Tensor, zeros_allowed: bool, first: int = 0
+    ) -> Any:
         """Log-probabilities of features that were checked, whose first row has this number."""
         read_out = self._read_out()
 
@@ -263,10 +265,16 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
             return codes
         return torch.where(rows.scores < self.unknown_threshold_, -1, codes)
 
-    def _labels(self, codes: NDArray[np.int64]) -> NDArray[Any]:
-        if self.unknown_label is None:
-            return self.classes_[codes]
-        return parameters.labels_with_unknown(self.classes_, self.unknown_label)[codes]
+    def _labels(self, codes: NDArray[np.int64] | Tensor) -> Any:
+        """Labels of classes; of a tensor a tensor, unless they are strings, which it cannot hold."""
+        labels = self.classes_
+        if self.unknown_label is not None:
+            labels = parameters.labels_with_unknown(self.classes_, self.unknown_label)
+        if isinstance(codes, Tensor):
+            if labels.dtype.kind in "biuf":
+                return torch.tensor(labels, device=codes.device)[codes]
+            codes = codes.cpu().numpy()
+        return labels[codes]
 
     def _staged(
         self, X: ArrayLike, read: Callable[[SolvedRows, ReadOut, int], Tensor], *, scaled: bool
@@ -282,7 +290,6 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         ):
             for step, (stage, read_out) in enumerate(zip(stages, read_outs, strict=True)):
                 values = read(rows, read_out, step).cpu().numpy()
-                stage.append(
-                    values.astype(rows.dtype if values.dtype.kind == "f" else values.dtype)
-                )
+                dtype = features.dtype if values.dtype.kind == "f" else values.dtype
+                stage.append(values.astype(dtype))
         yield from map(np.concatenate, stages)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from flowalign import sphere
+from flowalign.gaussian.posterior import TOO_FAR
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from flowalign.fields import VelocityField
     from flowalign.gaussian.field import Start
     from flowalign.gaussian.posterior import Classifier
+    from flowalign.row_blocks import RowBlocks
 
 
 @dataclass(eq=False)
@@ -27,8 +27,6 @@ class SolvedRows:
     ----------
     start : int
         Number of the first row.
-    dtype : numpy.dtype
-        What results should have.
     x : Tensor of shape (n, d)
         The (normalised) features.
     states : Tensor of shape (steps + 1, n, d), or (1, n, d) for the last alone
@@ -41,12 +39,13 @@ class SolvedRows:
     goals : Tensor of shape (C, d)
         The same in the coordinates of the field.
     classifier : ClassPosterior, PosteriorMean or None
+    blocks : RowBlocks
+        What the rows are of; it notes what is wrong with them.
     told : Start or None
         What is known of the rows before they moved, in the coordinates of the classifier.
     """
 
     start: int
-    dtype: np.dtype[Any]
     x: Tensor
     states: Tensor
     moved: bool
@@ -54,6 +53,7 @@ class SolvedRows:
     targets: Tensor
     goals: Tensor
     classifier: Classifier | None
+    blocks: RowBlocks
     told: Start | None = None
 
     @property
@@ -84,14 +84,18 @@ class SolvedRows:
     def log_proba(self) -> Tensor:
         """What the model of the classes says of the rows before they move: (n, C)."""
         assert self.classifier is not None
-        return self.classifier.log_proba(self.x, self.told)
+        return self._noted(self.classifier.log_proba(self.x, self.told))
 
     @cached_property
     def ratios(self) -> Tensor:
         """How much more the rows look like each class than like none: (n, C)."""
         if self.classifier is None:
             return sphere.CLIP_SCALE * sphere.cosine_similarities(self.x, self.targets)
-        return self.classifier.ratios(self.x)
+        return self._noted(self.classifier.ratios(self.x))
+
+    def _noted(self, said: Tensor) -> Tensor:
+        self.blocks.note(said.isfinite(), TOO_FAR.format(dtype=said.dtype))
+        return said
 
     @property
     def scores(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowalign import parameters
 from flowalign.gaussian.field import GaussianField
-from flowalign.gaussian.posterior import PosteriorMean, mean_of_two
+from flowalign.gaussian.posterior import PosteriorMean, in_range, mean_of_two
 from flowalign.gaussian.unlabeled import Assigned, log_proba_without_each
 from flowalign.sampling import FeatureSampler
 
@@ -76,6 +76,6 @@ class TransductiveClassifier(FeatureSampler):
         for part, features in self._pool.blocks(max(model.statistics.sums.shape)):
             x = torch.from_numpy(features).to(self.device_)
             rows = Assigned(assigned.codes[part], assigned.weights[part])
-            ratios = classifier.ratios(x).amax(dim=1)
+            ratios = in_range(classifier.ratios(x)).amax(dim=1)
             _, honest = log_proba_without_each(classifier.with_rows, model, x, rows)
-            yield mean_of_two(honest, classifier.without.log_proba(x)), ratios
+            yield mean_of_two(honest, in_range(classifier.without.log_proba(x))), ratios

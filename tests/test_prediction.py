@@ -5,20 +5,21 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner, blocks, sphere
+from flowalign import ClassEmbeddings, FlowMatchingAligner, blocks
 from flowalign.datasets import make_cross_modal
 from flowalign.ode import SOLVERS
+from flowalign.row_blocks import RowBlocks
 
 
 def sizes_of_blocks(monkeypatch):
     """Collect how many rows are normalised at a time from now on."""
-    sizes, unit_rows = [], sphere.unit_rows
+    sizes, prepared = [], RowBlocks._prepared
 
-    def watched(X, *args, **kwargs):
-        sizes.append(len(X))
-        return unit_rows(X, *args, **kwargs)
+    def watched(parts, x):
+        sizes.append(len(x))
+        return prepared(parts, x)
 
-    monkeypatch.setattr(sphere, "unit_rows", watched)
+    monkeypatch.setattr(RowBlocks, "_prepared", watched)
     return sizes
 
 

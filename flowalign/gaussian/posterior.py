@@ -37,7 +37,7 @@ class ClassPosterior:
     widening: Tensor
 
     def log_proba(self, x: Tensor, start: Start | None = None) -> Tensor:
-        """Log-probabilities, (n, C), of features ``x``, (n, d).
+        """Log-probabilities, (n, C), of features ``x``, (n, d); see :func:`in_range`.
 
         ``start`` is what is known of them, in the coordinates of `field`.
         """
@@ -45,10 +45,13 @@ class ClassPosterior:
             log_weights = self.field.log_weights(x.new_zeros(()), x)
         else:
             log_weights = self.field.weigh_start(start)
-        return _in_range((self.temperature * log_weights).log_softmax(dim=1))
+        return (self.temperature * log_weights).log_softmax(dim=1)
 
     def ratios(self, x: Tensor) -> Tensor:
-        """How much more features, (n, d), look like each class than like none: (n, C)."""
+        """How much more features, (n, d), look like each class than like none: (n, C).
+
+        See :func:`in_range`.
+        """
         field, start = self.field, x.new_zeros(())
         assert isinstance(field, GaussianField)
         z = field.rotate(x)
@@ -59,7 +62,7 @@ class ClassPosterior:
         said = field.add_text(said, z, field.means.mean(dim=0))
         # Not less what all classes share: here it tells rows apart.
         shared = field.config["text_weight"] * field.common_cosines(z)
-        return _in_range(self.temperature * (said + shared[:, None]))
+        return self.temperature * (said + shared[:, None])
 
     def evenly(self) -> ClassPosterior:
         """Return the same with all classes alike, as support samples are judged."""
@@ -92,13 +95,17 @@ class ClassPosterior:
         )
 
 
-def _in_range(said: Tensor) -> Tensor:
-    """Refuse what has no numbers; squares of distances leave the range of a dtype first."""
+TOO_FAR = (
+    "Rows of features are so far from the classes that their distances are no {dtype} numbers; "
+    "bring them to the scale of the support samples."
+)
+"""Squares of distances leave the range of a dtype before the features do."""
+
+
+def in_range(said: Tensor) -> Tensor:
+    """Refuse what has no numbers."""
     if not torch.isfinite(said).all():
-        raise ValueError(
-            f"Rows of features are so far from the classes that their distances are no "
-            f"{said.dtype} numbers; bring them to the scale of the support samples."
-        )
+        raise ValueError(TOO_FAR.format(dtype=said.dtype))
     return said
 
 
@@ -113,7 +120,7 @@ class PosteriorMean:
     without: ClassPosterior
 
     def log_proba(self, x: Tensor, start: Start | None = None) -> Tensor:
-        """Log-probabilities, (n, C), of features ``x``, (n, d).
+        """Log-probabilities, (n, C), of features ``x``, (n, d); see :func:`in_range`.
 
         ``start`` is what is known of them, in the coordinates of `field`.
         """

@@ -33,7 +33,7 @@ from torch import Tensor
 from flowalign.gaussian.covariance import Covariance
 from flowalign.gaussian.field import GaussianField
 from flowalign.gaussian.means import gram, tied_means
-from flowalign.gaussian.posterior import ClassPosterior
+from flowalign.gaussian.posterior import ClassPosterior, in_range
 from flowalign.gaussian.statistics import ClassStatistics
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _look(
     for part, features in pool.blocks(max(n_classes, width)):
         x = torch.from_numpy(features).to(classifier.widening.device)
         if before is None:
-            said = honest = classifier.log_proba(x)
+            said = honest = in_range(classifier.log_proba(x))
         else:
             rows = Assigned(before.codes[part], before.weights[part])
             said, honest = log_proba_without_each(classifier, model, x, rows)
