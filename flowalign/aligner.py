@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -316,8 +317,13 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         parameters.check_parameters(self.get_params(deep=False))
         device = parameters.check_device(self.device)
         support = Support.of(self, X, y, class_embeddings, X_val, y_val, X_unlabeled, device)
+        tensor = isinstance(X, torch.Tensor) and get_config()["array_api_dispatch"]
+        place = {"_tensors_on": str(X.device)} if tensor else {}  # type: ignore[union-attr]
         del X  # of many samples no second copy should stay
-        return self._fit_support(support, device)
+        self._fit_support(support, device)
+        self.__dict__.pop("_tensors_on", None)
+        self.__dict__.update(place)
+        return self
 
     def _fit_support(self, support: Support, device: torch.device) -> Self:
         return self._adopt(support, self._estimate(support, device))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flowalign import blocks, inputs, ode, parameters
 from flowalign.fields import kind_of
+from flowalign.fitted_arrays import FittedArray
 from flowalign.gaussian.field import GaussianField, Start
 from flowalign.gaussian.posterior import PosteriorMean
 from flowalign.row_blocks import RowBlocks
@@ -33,13 +34,28 @@ if TYPE_CHECKING:
     from flowalign.unlabeled_rows import UnlabeledRows
 
 
+NOT_PICKLED = {
+    "_tensors_on", "_classifier", "_same_basis", "_starts_alike", "_pool", "_assigned",
+}  # fmt: skip
+"""What belongs to a machine or to the data of a fit, or follows from the rest."""
+
+
 class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Solves from new features to the stop; what is read out there is for others to say.
 
     Rows are solved in blocks of bounded memory. Nothing here changes the estimator.
     """
 
+    class_embeddings_ = FittedArray()
+    class_prior_ = FittedArray()
+    support_scores_ = FittedArray()
+    unlabeled_weight_ = FittedArray()
+    class_agreement_ = FittedArray()
+    _class_vectors = FittedArray()
+
     if TYPE_CHECKING:  # set by the constructor and by fit
+        _arrays: dict[str, Any]
+        _tensors_on: str | None
         n_steps: int | str
         step_size: float | str
         solver: str
@@ -49,8 +65,6 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         classes_: NDArray[Any]
         velocity_field_: VelocityField
         gaussian_model_: GaussianModel | None
-        class_embeddings_: NDArray[Any]
-        class_prior_: NDArray[Any]
         _inductive_model: GaussianModel | None
         _classifier: Classifier | None
         _same_basis: bool
@@ -234,7 +248,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             field = copy.deepcopy(field).double()
             classifier = classifier and classifier.to(dtype)
         times = ode.grid(n_steps, self.step_size_ if step_size is None else step_size)
-        targets = torch.tensor(self.class_embeddings_, dtype=dtype, device=device)
+        targets = torch.tensor(self._arrays["class_embeddings_"], dtype=dtype, device=device)
         goals = field.rotate(targets)
         parts = RowBlocks(
             features,
@@ -287,7 +301,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if self.gaussian_model_ is None:
             return None
         like = self.gaussian_model_.within.basis
-        given = self.class_embeddings_, np.log(self.class_prior_)
+        given = self._arrays["class_embeddings_"], np.log(self._arrays["class_prior_"])
         targets, log_prior = (torch.tensor(array).to(like) for array in given)
         models = (self.gaussian_model_, self._inductive_model)
         parts = [model.classifier(targets, log_prior) for model in models if model is not None]
@@ -300,7 +314,14 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return classifier
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = {"_classifier", "_same_basis", "_starts_alike", "_pool", "_assigned"}
+        left_out = {
+            "_tensors_on",
+            "_classifier",
+            "_same_basis",
+            "_starts_alike",
+            "_pool",
+            "_assigned",
+        }
         return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -252,7 +252,7 @@ class IncrementalClassifier(TransductiveClassifier):
         return self._held and self._held.placed(positions, len(classes))
 
     def _names(self) -> Names:
-        return Names(self.classes_, self._class_vectors)
+        return Names(self.classes_, self._arrays["_class_vectors"])
 
     def _seen(self) -> Samples:
         """Return what is kept of the samples so far."""

@@ -30,10 +30,8 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
 
     if TYPE_CHECKING:  # set by the constructor and by fit
         logit_scale: float | str
-        class_embeddings_: NDArray[Any]
         stop_source_: str | None
         stop_scores_: dict[str, NDArray[Any]] | None
-        support_scores_: NDArray[np.float32] | None
         unknown_label: Any
         unknown_rate: float
         _classifier: Classifier | None
@@ -230,9 +228,10 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
     def unknown_threshold_(self) -> float:
         """Score of samples below which `predict` refuses a row, if `unknown_label` is set."""
         self._check_attributes()
-        if self.support_scores_ is None or not len(self.support_scores_):
+        scores = self._arrays["support_scores_"]
+        if scores is None or not len(scores):
             return -np.inf
-        return float(np.quantile(self.support_scores_, self.unknown_rate))
+        return float(np.quantile(scores, self.unknown_rate))
 
     def _scores(self, rows: SolvedRows, read_out: ReadOut, step: int = -1) -> Tensor:
         """Scores of the classes after a step, (n, C), not yet scaled, less their common part.
@@ -266,7 +265,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return torch.where(rows.scores < self.unknown_threshold_, -1, codes)
 
     def _labels(self, codes: NDArray[np.int64] | Tensor) -> Any:
-        """Labels of classes; of a tensor a tensor, unless they are strings, which it cannot hold."""
+        """Labels of classes: of a tensor a tensor, unless labels are strings."""
         labels = self.classes_
         if self.unknown_label is not None:
             labels = parameters.labels_with_unknown(self.classes_, self.unknown_label)

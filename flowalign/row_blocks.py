@@ -79,9 +79,11 @@ class RowBlocks:
     def note(self, well: Tensor, otherwise: str, sizes: Tensor | None = None) -> None:
         """Note whether all values are true; if not, `otherwise` is what is told.
 
-        In it, ``{rows}`` stands for the rows of the block where `well`, (m,), is false, and
-        ``{largest}`` for the largest of `sizes`, (m,).
+        In it, ``{rows}`` stands for the rows of the block where `well`, (m,) or (m, k), is false,
+        and ``{largest}`` for the largest of `sizes`, (m,).
         """
+        if well.ndim > 1:  # a value for each row stays until the end
+            well = well.all(dim=1)
         self._noted.append((well, otherwise, self._block, sizes))
 
     def check(self) -> None:
@@ -93,7 +95,7 @@ class RowBlocks:
         if all(well):
             return
         part, message, block, sizes = noted[well.index(False)]
-        where = (~part).reshape(-1).nonzero()[:, 0] + block.start + self.first
+        where = (~part).nonzero()[:, 0] + block.start + self.first
         largest = math.nan if sizes is None else float(sizes.max())
         raise ValueError(message.format(rows=shorten(where.tolist()), largest=largest))
 
@@ -123,8 +125,9 @@ class RowBlocks:
             event.synchronize()  # of the copy before last; at first there was none
             rows = buffer[: part.stop - part.start]
             np.copyto(rows.numpy(), self.features[part], casting="same_kind")
-            yield part, rows.to(self.device, non_blocking=True)
+            sent = rows.to(self.device, non_blocking=True)
             event.record()
+            yield part, sent
 
     def _prepared(self, x: Tensor) -> Tensor:
         """Rows as :func:`flowalign.sphere.prepared` has them."""

@@ -89,11 +89,12 @@ class FeatureSampler(FlowClassifier):
             )
         rng = check_random_state(random_state)
         if labels is None:
-            prior = self.class_prior_ / self.class_prior_.sum()
+            prior = self._arrays["class_prior_"]
+            prior = prior / prior.sum()
             codes = np.repeat(np.arange(len(prior)), rng.multinomial(n_samples, prior))
         else:
             codes = np.repeat(self._codes_of(labels, "labels"), n_samples)
-        X = np.empty((len(codes), self.n_features_in_), self.class_embeddings_.dtype)
+        X = np.empty((len(codes), self.n_features_in_), self._arrays["class_embeddings_"].dtype)
         for rows in blocks.slices(len(X)):
             drawn = model.sample(codes[rows], rng).cpu().numpy()
             X[rows] = sphere.prepared(drawn, "The sample", self._normalize, zeros_allowed=True)

@@ -44,7 +44,7 @@ class TransductiveClassifier(FeatureSampler):
         alone._classifier = alone._make_classifier()
         if isinstance(field, GaussianField):  # a network has seen no others
             like = model.within.basis
-            given = self.class_embeddings_, np.log(self.class_prior_)
+            given = self._arrays["class_embeddings_"], np.log(self._arrays["class_prior_"])
             targets, log_prior = (torch.tensor(array).to(like) for array in given)
             moved = model.field(targets, log_prior, noise_std=field.config["noise_std"])
             alone.velocity_field_ = moved.float().to(torch.device(self.device_))

@@ -155,5 +155,5 @@ def _answer_to_none(
     nameless = copy.copy(aligner)  # names were checked, and an array has none
     if hasattr(nameless, "feature_names_in_"):
         del nameless.feature_names_in_
-    somewhere = aligner.class_embeddings_[:1].astype(dtype)
+    somewhere = aligner._arrays["class_embeddings_"][:1].astype(dtype)
     return getattr(nameless, method)(somewhere)[:0]

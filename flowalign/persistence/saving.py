@@ -104,18 +104,18 @@ def _store(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dic
         arrays |= {f"inductive.{name}": part for name, part in parts.items() if np.ndim(part)}
         parts = aligner._held.statistics.__getstate__()
         arrays |= {f"held.{name}": part for name, part in parts.items()}
-        arrays["class_agreement"] = np.asarray(aligner.class_agreement_)
+        arrays["class_agreement"] = aligner._arrays["class_agreement_"]
     if aligner._reserve is not None:
         parts = dict(vars(aligner._reserve))
-        vectors = aligner._class_vectors
+        vectors = aligner._arrays["_class_vectors"]
         header["reserve"] = {"share": parts.pop("share"), "text": vectors is not None}
         arrays |= {f"reserve.{name}": part for name, part in parts.items()}
         if vectors is not None:
             arrays["class_vectors"] = vectors
-    arrays["class_embeddings"] = aligner.class_embeddings_
-    arrays["class_probabilities"] = aligner.class_prior_
-    if aligner.support_scores_ is not None:
-        arrays["support_scores"] = aligner.support_scores_
+    arrays["class_embeddings"] = aligner._arrays["class_embeddings_"]
+    arrays["class_probabilities"] = aligner._arrays["class_prior_"]
+    if (scores := aligner._arrays["support_scores_"]) is not None:
+        arrays["support_scores"] = scores
     if aligner.embedding_map_ is not None:
         parts = vars(aligner.embedding_map_)
         header["map_scale"] = parts["scale"]

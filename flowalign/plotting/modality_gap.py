@@ -95,7 +95,9 @@ class ModalityGapDisplay:
         """
         states = estimator.trajectory(X)
         before, after = (unit_rows(state, "X", zeros_allowed=True) for state in states[[0, -1]])
-        targets = unit_rows(estimator.class_embeddings_, "class_embeddings_", zeros_allowed=True)
+        targets = unit_rows(
+            estimator._arrays["class_embeddings_"], "class_embeddings_", zeros_allowed=True
+        )
         # Of the classes that the samples are taken for: others would move the mean.
         middle = targets[np.searchsorted(estimator.classes_, estimator.predict(X))].mean(axis=0)
         gaps = [float(np.linalg.norm(state.mean(axis=0) - middle)) for state in (before, after)]

@@ -123,7 +123,7 @@ class NoveltyDisplay:
         """
         aligner = fitted_aligner(estimator)
         scores = estimator.score_samples(X)
-        support_scores = aligner.support_scores_
+        support_scores = aligner._arrays["support_scores_"]
         display = cls(
             support_scores=np.empty(0) if support_scores is None else support_scores,
             scores=scores,

@@ -162,8 +162,8 @@ class UnlabeledDisplay:
         with_rows = copy.copy(aligner).set_params(unknown_label=None)
         display = cls(
             classes=aligner.classes_,
-            agreement=aligner.class_agreement_,
-            weight=aligner.unlabeled_weight_,
+            agreement=aligner._arrays["class_agreement_"],
+            weight=aligner._arrays["unlabeled_weight_"],
             before=with_rows._without_unlabeled().predict(X),
             after=with_rows.predict(X),
         )
