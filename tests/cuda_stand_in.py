@@ -47,13 +47,13 @@ class Stream:
 
 
 class Cuda:
-    """The graphs that were begun, and the stream that work goes to.
+    """The graphs that were begun, in which modes, and the stream that work goes to.
 
     ``fail`` is called with the name of each stage of a recording, and may raise.
     """
 
     def __init__(self):
-        self.graphs = []
+        self.graphs, self.modes = [], []
         self.default = self.current = Stream()
         self.fail = lambda stage: None
 
@@ -72,6 +72,7 @@ class Cuda:
 
     def graph(self, *args, **kwargs):
         bound = SIGNATURE.bind(*args, **kwargs).arguments
+        self.modes.append(bound["capture_error_mode"])
         return self._capture(bound["cuda_graph"], bound["stream"])
 
     @contextmanager

@@ -111,10 +111,18 @@ def test_replays_give_the_numbers_of_plain_steps(changes, cuda):
 
 def test_a_step_is_run_for_the_warm_up_and_the_recording_alone(cuda):
     field, *data = problem()
-    sizes, streams = [], []
-    field.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[1])))
-    field.register_forward_pre_hook(lambda module, inputs: streams.append(cuda.current))
+    sizes, streams, locked = [], [], []
+
+    def note(module, inputs):
+        sizes.append(len(inputs[1]))
+        streams.append(cuda.current)
+        locked.append(graph._one_at_a_time.locked())
+
+    field.register_forward_pre_hook(note)
     training.train(field, *data, **BUDGET)
+    # Other threads may go on with their work, but for recordings of their own.
+    assert all(locked)
+    assert cuda.modes == ["thread_local"] * 2
     runs = graph.WARM_UP + 1
     assert sizes in ([8] * runs + [4] * runs, [4] * runs + [8] * runs)
     # All on one stream beside the usual one; each waits for what was left to the other.
@@ -123,6 +131,13 @@ def test_a_step_is_run_for_the_warm_up_and_the_recording_alone(cuda):
     assert side is not cuda.default is cuda.current
     assert side.waited_for == [cuda.default] * 2
     assert cuda.default.waited_for == [side] * 2
+
+
+def test_no_gradient_is_left(cuda):
+    """Gradients lie in the memory of the graphs."""
+    field, *data = problem()
+    training.train(field, *data, **BUDGET)
+    assert [weight.grad for weight in field.parameters()] == [None] * len(list(field.parameters()))
 
 
 STAGES = ["create", "begin", "step", "end"]
@@ -262,6 +277,7 @@ def test_a_gpu_computes_the_same_with_graphs_and_without(changes, device, monkey
     torch.testing.assert_close(weights, plain[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=needs_cuda)])
 def test_a_gpu_is_never_waited_for_within_an_epoch(recorded, device, monkeypatch):
