@@ -125,7 +125,9 @@ def test_every_epoch_visits_each_sample_once_at_a_time_of_its_own():
     x0 = normal(12, 4)
     field = new_field(4)
     visits = []
-    field.register_forward_pre_hook(lambda module, inputs: visits.append(inputs))
+    field.register_forward_pre_hook(
+        lambda module, inputs: visits.append([tensor.clone() for tensor in inputs])
+    )
     # Samples rest at their targets, so that a position tells which one it is.
     train(field, x0, x0, torch.arange(12), **BUDGET | {"max_iter": 2, "batch_size": 5})
     assert [len(x) for _, x in visits] == [5, 5, 2] * 2
