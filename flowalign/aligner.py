@@ -173,7 +173,8 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
 
     Prediction runs in the dtype of X, float32 or float64, on the CPU and in float32 on other
     devices; 16-bit features become float32. With the fixed-grid solvers the result of a row does
-    not depend on the rows beside it; with adaptive ones up to their tolerance.
+    not depend on the rows beside it; with adaptive ones up to their tolerance. Of torch tensors
+    predictions are tensors where they are, under scikit-learn's ``array_api_dispatch``.
 
     **How sure to be, and where to stop**, is chosen on held-out samples. The model of the classes
     is calibrated on support samples, each left out of it. The stop is chosen on validation data if

@@ -16,8 +16,9 @@ ROWS = 1024
 """Rows of an array that are looked at together."""
 
 STATE_BYTES = {"cpu": 2**22, "cuda": 2**28}
-"""Size of the widest array of states while a flow is solved. On a CPU it fits a cache; on a GPU
-small blocks would leave the device idle between launches."""
+"""Size of the widest array of states while a flow is solved, of which some eight are there at a
+time. On a CPU it fits a cache; on a GPU small blocks would leave the device idle between launches.
+"""
 
 STREAM_BYTES = 2**27
 """Size of the features that are summed up together, of samples that do not fit into memory. Sums
