@@ -225,15 +225,20 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             scores.append(total.max(axis=1))
         return np.concatenate(scores)
 
-    def _log_joint(self, part: list[ViewRows], first: int) -> NDArray[np.float64]:
-        """Log-probabilities of the classes, (n, C), up to a number for each row."""
-        total = np.tile(np.log(self.class_prior_), (len(part[0].present), 1))
+    def _said(self, part: list[ViewRows], first: int) -> Iterator[NDArray[np.float64]]:
+        """Yield what each view adds to the log-probabilities, (n, C); 0 for rows that lack it."""
         for weight, (_, aligner, _), view in zip(
             self.view_weights_, self.views_, part, strict=True
         ):
             said = aligner._log_proba(view.features, view.integers, first=first)
             said = said - np.log(aligner.class_prior_)
-            total += weight * np.where(view.present[:, None], said, 0)
+            yield weight * np.where(view.present[:, None], said, 0)
+
+    def _log_joint(self, part: list[ViewRows], first: int) -> NDArray[np.float64]:
+        """Log-probabilities of the classes, (n, C), up to a number for each row."""
+        total = np.tile(np.log(self.class_prior_), (len(part[0].present), 1))
+        for said in self._said(part, first):
+            total += said
         return total
 
     def _collected(self, X: Any, read: Any) -> NDArray[Any]:
