@@ -9,9 +9,9 @@ within the class, each picture in one pair of a draw at most.
 
 Printed are, for samples a class: test accuracy in percent, mean and standard deviation over the
 draws, log-loss and expected calibration error of each view alone and of ways to put them together;
-the same of `MultiViewAligner` where half of the test rows lack the first view, where a third view
-is noise, and where the second is given twice; the weights; and how long its fit takes beside fits
-of its views alone, paired within one run. Nothing is chosen on test data.
+the same of `MultiViewAligner` where half of the test rows lack the first view, and, also with equal
+weights, where a third view is noise or the second is given twice; the weights; and how long its fit
+takes beside fits of its views alone, paired within one run. Nothing is chosen on test data.
 """
 
 from __future__ import annotations
@@ -224,6 +224,8 @@ def variants(views: Views, y: np.ndarray, model: MultiViewAligner, seed: int):
         fitted = aligner_of(more).fit(beside(more, "X"), y)
         proba = fitted.predict_proba(beside(more, "X_test").astype(np.float64))
         found[name] = proba, fitted.view_weights_
+        equal = np.full(len(more), len(more) ** -0.5)
+        found[f"{name}, V^-1/2"] = product(alone(fitted, more), equal), equal
     return found
 
 
