@@ -14,7 +14,7 @@ from flowalign.fields import UNTRAINED, kind_of
 from flowalign.fields.fitting import field_fitter
 from flowalign.held_out import hold_out
 from flowalign.incremental import IncrementalClassifier
-from flowalign.stopping import choose_stop, score_steps
+from flowalign.stopping import choose_stop, follow, score_steps
 from flowalign.support import Support
 from flowalign.unlabeled_rows import UnlabeledRows, warn_of_disagreement
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from flowalign.fields import Fitted
-    from flowalign.held_out import HeldOut
+    from flowalign.stopping import Followed
 
 
 class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
@@ -338,18 +338,19 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
             )
         fitted = field_fitter(kind, params, support.prior, device, pool)(coupling)
         source: str | None = None
-        parts: list[HeldOut] = []
-        scores, stop = None, None
+        followed, scores, stop = None, None, None
         chosen = parameters.is_auto(self.n_steps) or parameters.is_auto(self.logit_scale)
         if chosen or hold_out_anyway:
             fit_field = field_fitter(kind, params, support.prior, device)
             source, parts = hold_out(kind, fitted, coupling, support.validation_set, fit_field)
-        if chosen and parts:
-            scores = score_steps(str(source), parts, self.step_size, self.solver)
+            if parts:
+                followed = follow(parts, self.step_size, self.solver)
+        if chosen and followed is not None:
+            scores = score_steps(str(source), followed)
         if parameters.is_auto(self.n_steps):
             stop = choose_stop(source, scores, kind.one_shot_stop) if labelled else 0.0
         return Estimate(
-            kind_name, str(device), fitted, source if chosen else None, scores, stop, parts
+            kind_name, str(device), fitted, source if chosen else None, scores, stop, followed
         )
 
     def _adopt(self, support: Support, estimate: Estimate) -> Self:
@@ -408,8 +409,8 @@ class Estimate(NamedTuple):
         What they say of each step.
     stop : float or None
         The stop that was chosen.
-    held_out : list of HeldOut
-        Beside flows that have not seen them.
+    followed : Followed or None
+        Those who were held out, through flows that have not seen them.
     """
 
     kind: str
@@ -418,4 +419,4 @@ class Estimate(NamedTuple):
     source: str | None
     scores: dict[str, NDArray[Any]] | None
     stop: float | None
-    held_out: list[HeldOut]
+    followed: Followed | None

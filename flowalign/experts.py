@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from scipy.special import log_softmax
 
-from flowalign import blocks, ode
+from flowalign import blocks
 from flowalign.calibration import calibrate
 from flowalign.gaussian.evidence import evenly
 
@@ -73,16 +73,17 @@ def held_out_log_proba(
     Less what classes had beforehand. NaN for samples of the coupling, n, that were not held out.
     """
     log_prior = np.log(aligner.class_prior_)
-    read_out, n_steps = aligner._read_out(), aligner.n_steps_
-    times = ode.grid(max(n_steps, 1), aligner.step_size)
     found = np.full((n, len(log_prior)), np.nan)
-    for part in estimate.held_out:
-        scores = part.contrasts(times, np.array([n_steps]), aligner.solver)[0].astype(np.float64)
-        if read_out.posterior_weight and (before := part.log_proba()) is not None:
-            scores += read_out.posterior_weight * before
-        proba = torch.from_numpy(read_out.logit_scale * scores).log_softmax(dim=1).numpy()
-        # A state that left the numbers says nothing.
-        found[part.rows] = np.where(np.isfinite(proba).all(axis=1, keepdims=True), proba, np.nan)
+    followed, read_out = estimate.followed, aligner._read_out()
+    if followed is None or followed.rows is None:
+        return found
+    nearest = np.abs(followed.stop_time - aligner.stop_time_).argmin()
+    scores = followed.cosines[nearest].astype(np.float64)
+    if followed.before is not None:
+        scores += read_out.posterior_weight * followed.before
+    # A state that left the numbers says nothing.
+    finite = np.isfinite(scores).all(axis=1)
+    found[followed.rows[finite]] = log_softmax(read_out.logit_scale * scores[finite], axis=1)
     return found - np.where(evenly(log_prior) < 0, log_prior, 0)
 
 

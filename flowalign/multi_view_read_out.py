@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +48,9 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             Labels out of `classes_`; or `unknown_label`, if there is one, for rows whose
             :meth:`score_samples` is too low.
         """
-        rows = self._rows_of(X)
+        return self._labels_of(self._rows_of(X))
+
+    def _labels_of(self, rows: list[ViewRows]) -> NDArray[Any]:
         codes = [self._log_joint(part, first).argmax(axis=1) for first, part in self._parts(rows)]
         found = np.concatenate(codes)
         if self.unknown_label is None:
@@ -69,7 +71,10 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         ndarray of shape (n, C)
             Rows sum to one; columns follow `classes_`.
         """
-        return self._collected(X, lambda joint: softmax(joint, axis=1))
+        return self._proba_of(self._rows_of(X))
+
+    def _proba_of(self, rows: list[ViewRows]) -> NDArray[Any]:
+        return self._collected(rows, lambda joint: softmax(joint, axis=1))
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Logarithm of :meth:`predict_proba`, of the smallest ones too.
@@ -83,7 +88,7 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         -------
         ndarray of shape (n, C)
         """
-        return self._collected(X, lambda joint: log_softmax(joint, axis=1))
+        return self._collected(self._rows_of(X), lambda joint: log_softmax(joint, axis=1))
 
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Score of each class, whose softmax is its probability.
@@ -100,7 +105,7 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             the weight of the view. For two classes of shape (n,): the value of ``classes_[1]``
             minus that of ``classes_[0]``.
         """
-        scores = self._collected(X, lambda joint: joint)
+        scores = self._collected(self._rows_of(X), lambda joint: joint)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def score_samples(self, X: Any) -> NDArray[Any]:
@@ -118,7 +123,9 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             that a row has, times their weights. Rows that lack a view are not to be compared with
             others.
         """
-        rows = self._rows_of(X)
+        return self._scores_of(self._rows_of(X))
+
+    def _scores_of(self, rows: list[ViewRows]) -> NDArray[Any]:
         return self._scores(rows).astype(_dtype(rows))
 
     def transform(self, X: Any) -> NDArray[Any]:
@@ -134,7 +141,9 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         ndarray of shape (n, sum of the widths of the views)
             NaN in the columns of views that a row lacks.
         """
-        rows = self._rows_of(X)
+        return self._aligned(self._rows_of(X))
+
+    def _aligned(self, rows: list[ViewRows]) -> NDArray[Any]:
         aligned = [
             np.where(
                 view.present[:, None],
@@ -241,8 +250,11 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             total += said
         return total
 
-    def _collected(self, X: Any, read: Any) -> NDArray[Any]:
-        rows = self._rows_of(X)
+    def _collected(
+        self,
+        rows: list[ViewRows],
+        read: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    ) -> NDArray[Any]:
         found = [read(self._log_joint(part, first)) for first, part in self._parts(rows)]
         return np.concatenate(found).astype(_dtype(rows), copy=False)
 
@@ -266,6 +278,21 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         except (TypeError, ValueError) as error:
             raise type(error)(f"X_unlabeled must have columns like X: {error}") from error
         return self._view_rows(X, what="X_unlabeled")
+
+    def _answer_to_none(self, method: str, X: Any) -> NDArray[Any]:
+        """Return what a method says of zero rows: of the width and dtype that it has for others."""
+        validate_data(self, X, reset=False, skip_check_array=True)
+        arrays = [aligner.class_embeddings_[:1] for _, aligner, _ in self.views_]
+        one = [ViewRows(a, np.ones(1, dtype=bool), True, None) for a in arrays]
+        answers = {
+            "predict": self._labels_of,
+            "predict_proba": self._proba_of,
+            "score_samples": self._scores_of,
+            "transform": self._aligned,
+        }
+        found = answers[method](one)[:0]
+        wide = found.dtype.kind == "f" and np.asarray(X).dtype != np.float32
+        return found.astype(np.float64) if wide else found
 
     def _check_X(self, X: Any, *, reset: bool = False) -> Any:
         """Check the names and number of columns; frames stay frames."""

@@ -82,27 +82,38 @@ samples again is no better: ``docs/decisions/0012-read-out.md``."""
 SHAPE = 0.5  # of the priors, gamma distributions
 
 
-def score_steps(
-    source: str, parts: list[HeldOut], step_size: float, solver: str
-) -> dict[str, NDArray[Any]]:
-    """Score the stops of a solver on held-out samples.
+class Followed(NamedTuple):
+    """Held-out samples at the stops of a solver, m samples at k stops.
 
-    Parameters
+    Attributes
     ----------
-    source : str
-        Who they are, out of :data:`flowalign.held_out.SOURCES`.
-    parts : list of HeldOut
-        At least one.
-    step_size, solver
-        Of the flow. All its steps are candidates, up to eleven; of more, eleven spread evenly.
-        A flow of more than twenty steps is followed in fewer, longer ones.
+    n_steps, stop_time : ndarray of shape (k,)
+    default : int
+        Which of them is the one at :data:`DEFAULT_STOP`.
+    cosines : ndarray of shape (k, m, C)
+        Less their mean; not finite where a state left the numbers.
+    before : ndarray of shape (m, C) or None
+        Log-probabilities of the classes before anything moves, where there is a model.
+    codes : ndarray of shape (m,)
+        Classes of the samples.
+    rows : ndarray of shape (m,) or None
+        Which of the samples of a coupling they are; None of validation data.
+    """
 
-    Returns
-    -------
-    dict of ndarray
-        One entry a candidate in each: ``n_steps``, ``stop_time``, ``accuracy``, ``n_better`` and
-        ``n_worse`` (samples that only this step, and only the default step, gets right),
-        ``log_loss``, and ``logit_scale`` and ``posterior_weight``, under which it is smallest.
+    n_steps: NDArray[np.int64]
+    stop_time: NDArray[np.float64]
+    default: int
+    cosines: NDArray[np.floating[Any]]
+    before: NDArray[np.floating[Any]] | None
+    codes: NDArray[Any]
+    rows: NDArray[np.intp] | None
+
+
+def follow(parts: list[HeldOut], step_size: float, solver: str) -> Followed:
+    """Follow held-out samples, at least one part of them, to the end of the flow.
+
+    All steps are candidates for the stop, up to eleven; of more, eleven spread evenly. A flow of
+    more than twenty steps is followed in fewer, longer ones.
     """
     # Of a fine flow every few steps are taken as one.
     stride = math.ceil(max_steps(step_size) / MAX_STEPS)
@@ -111,24 +122,53 @@ def score_steps(
     steps = np.unique(np.linspace(0, last, min(last + 1, MAX_CANDIDATES)).round().astype(int))
     steps = np.union1d(steps, default)
     times = grid(last, step_size * stride)
-    cosines = np.concatenate([part.contrasts(times, steps, solver) for part in parts], axis=1)
-    codes = np.concatenate([part.codes for part in parts])
-    before = None
+    before = rows = None
     if all(part.classifier is not None for part in parts):
         before = np.concatenate([part.log_proba() for part in parts])
+    if all(part.rows is not None for part in parts):
+        rows = np.concatenate([part.rows for part in parts])
+    return Followed(
+        steps * stride,
+        np.array(times)[steps],
+        int(np.flatnonzero(steps == default)[0]),
+        np.concatenate([part.contrasts(times, steps, solver) for part in parts], axis=1),
+        before,
+        np.concatenate([part.codes for part in parts]),
+        rows,
+    )
+
+
+def score_steps(source: str, followed: Followed) -> dict[str, NDArray[Any]]:
+    """Score the stops of a solver on held-out samples.
+
+    Parameters
+    ----------
+    source : str
+        Who they are, out of :data:`flowalign.held_out.SOURCES`.
+    followed : Followed
+        Through the flow.
+
+    Returns
+    -------
+    dict of ndarray
+        One entry a candidate in each: ``n_steps``, ``stop_time``, ``accuracy``, ``n_better`` and
+        ``n_worse`` (samples that only this step, and only the default step, gets right),
+        ``log_loss``, and ``logit_scale`` and ``posterior_weight``, under which it is smallest.
+    """
+    n_steps, times, default, cosines, before, codes, _ = followed
     # A state that left the numbers is like no class.
     finite = np.isfinite(cosines)
     cosines = np.where(finite, cosines, 0)
     read = [
         _read_out(c, before if step else None, codes, fixed=source != VALIDATION_DATA)
-        for step, c in zip(steps, cosines, strict=True)
+        for step, c in zip(n_steps, cosines, strict=True)
     ]
     choices, losses, right = zip(*read, strict=True)
     hits = np.stack(right) & finite.all(axis=2)
-    usual = hits[np.flatnonzero(steps == default)[0]]
+    usual = hits[default]
     columns = {
-        "n_steps": steps * stride,
-        "stop_time": np.array(times)[steps],
+        "n_steps": n_steps,
+        "stop_time": times,
         "accuracy": hits.mean(axis=1),
         "n_better": (hits & ~usual).sum(axis=1),
         "n_worse": (usual & ~hits).sum(axis=1),

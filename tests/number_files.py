@@ -34,12 +34,18 @@ def _same(rows):
 class ReadingEncoder(CallableEncoder):
     """An encoder that reads files itself, as those with a model do, and has several views."""
 
-    def __init__(self, function=_same, n_views=1, cache=None, batch_size=64, verbose=0, **methods):
+    def __init__(
+        self, function=_same, n_views=1, cache=None, batch_size=64, verbose=0, average_lists=False,
+        missing="error", n_features=None, **methods,
+    ):  # fmt: skip
         self.function = function
         self.n_views = n_views
         self.cache = cache
         self.batch_size = batch_size
         self.verbose = verbose
+        self.average_lists = average_lists
+        self.missing = missing
+        self.n_features = n_features
         self.methods = methods  # in place of those of the backbone
         self.name, self.text_function = "reader", None
 

@@ -221,6 +221,7 @@ def test_views_are_averaged_or_stacked(files, tmp_path):
         ({"a.txt"}, TypeError, "as a list"),
         ([], ValueError, "no items"),
         (np.array([["a", "b"]]), ValueError, "one column"),
+        (pd.DataFrame({"a": ["b"], "c": ["d"]}), ValueError, "one column, got 'a', 'c'"),
     ],
 )
 def test_items_that_are_no_list(items, error, message):

@@ -278,7 +278,7 @@ def test_an_unreadable_picture_is_named_or_skipped(model_name, pictures, tmp_pat
         result = encoder.encode(paths, [0, 1, 2, 3], on_error="skip")
     assert result.y.tolist() == [0, 1]
     with pytest.raises(TypeError, match="picture 1 of X: Pictures must be paths"):
-        encoder.transform([paths[0], None])
+        encoder.transform([paths[0], 3])
     with pytest.raises(ValueError, match=r"looks like one picture.*\[X\]"):
         encoder.transform(np.zeros((30, 40, 3), dtype=np.uint8))
 

@@ -106,7 +106,6 @@ def test_items_that_are_no_paths_are_known_by_their_values(tmp_path):
     "item",
     [
         object(),
-        None,
         ("a path.txt", 2),  # the file is not read, so its content would not count
         np.ma.masked_array([1, 2], [0, 1]),
         pd.DataFrame({"a": [1]}),

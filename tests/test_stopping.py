@@ -13,7 +13,7 @@ from flowalign import ode
 from flowalign.calibration import calibrate
 from flowalign.held_out import LEAVE_ONE_OUT, VALIDATION_DATA, HeldOut
 from flowalign.ode import nearest_step
-from flowalign.stopping import DEFAULT_STOP, ReadOut, choose_stop, read_out_at, score_steps
+from flowalign.stopping import DEFAULT_STOP, ReadOut, choose_stop, follow, read_out_at, score_steps
 
 
 def table(n_better, n_worse, step=0.1):
@@ -110,7 +110,7 @@ def test_the_model_is_heard_from_the_first_step_on():
     targets, x = ring(0.0, 90.0), ring(10.0, 80.0)
     said = torch.tensor([[-5.0, 0.0], [0.0, -5.0]])
     part = HeldOut(Turning(), x, np.array([0, 1]), targets, Told(said))
-    scores = score_steps(LEAVE_ONE_OUT, [part], 0.1, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], 0.1, "euler"))
     assert scores["accuracy"][0] == 1
     assert (scores["accuracy"][1:] == 0).all()
     assert scores["n_better"][0] == 2
@@ -125,7 +125,7 @@ def test_the_model_is_heard_from_the_first_step_on():
 def test_validation_data_weigh_cosines_and_model():
     said = torch.tensor([[-5.0, 0.0], [0.0, -5.0]])
     part = HeldOut(Turning(), ring(10.0, 80.0), np.array([0, 1]), ring(0.0, 90.0), Told(said))
-    scores = score_steps(VALIDATION_DATA, [part], 0.1, "euler")
+    scores = score_steps(VALIDATION_DATA, follow([part], 0.1, "euler"))
     weights = scores["logit_scale"] * scores["posterior_weight"]
     assert (weights[1:] < 0.2).all()  # the model is wrong
     cosines = part.contrasts(ode.grid(1, 0.1), np.array([1]), "euler")[0]
@@ -162,7 +162,7 @@ def test_scores_are_counted_step_by_step():
         HeldOut(Turning(), ring(10.0, 30.0), np.array([0, 0]), targets),
         HeldOut(Turning(), ring(0.0, 20.0), np.array([1, 1]), targets),
     ]
-    scores = score_steps(LEAVE_ONE_OUT, parts, 0.1, "rk4")
+    scores = score_steps(LEAVE_ONE_OUT, follow(parts, 0.1, "rk4"))
     # Row by row the class changes at 45 degrees: after 35, 15, 45 and 25 degrees; a step is 5.73.
     crossing = np.array([7, 3, 8, 5])
     after = np.arange(11)[:, None] >= crossing
@@ -196,7 +196,7 @@ def test_scores_are_counted_step_by_step():
 )
 def test_many_steps_are_thinned(step_size, steps):
     part = HeldOut(Turning(), ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps(LEAVE_ONE_OUT, [part], step_size, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], step_size, "euler"))
     assert scores["n_steps"].tolist() == list(steps)
     assert nearest_step(DEFAULT_STOP, step_size) in scores["n_steps"]
     np.testing.assert_allclose(scores["stop_time"], scores["n_steps"] * step_size)
@@ -215,7 +215,8 @@ def test_scores_are_those_of_the_flow_that_predicts(solver):
     codes, x = model.sample(60)
     field, x, codes = model.field(), torch.from_numpy(x), torch.from_numpy(codes)
     targets = torch.from_numpy(model.targets)
-    scores = score_steps(LEAVE_ONE_OUT, [HeldOut(field, x, codes.numpy(), targets)], 0.1, solver)
+    part = HeldOut(field, x, codes.numpy(), targets)
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], 0.1, solver))
     z, times = field.rotate(x), ode.grid(10, 0.1)
     states = ode.integrate(field.velocity, z, times, solver, singular_end=True)
     for k, state in enumerate(field.rotate_back(states)):
@@ -239,7 +240,7 @@ class Counting(Turning):
 def test_a_flow_is_followed_in_twenty_steps_at_most(n_steps):
     flow = Counting()
     part = HeldOut(flow, ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps(LEAVE_ONE_OUT, [part], 1 / n_steps, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], 1 / n_steps, "euler"))
     assert flow.calls <= 20
     assert scores["n_steps"].max() > 0.9 * n_steps
 
@@ -251,7 +252,7 @@ class Exploding(Turning):
 
 def test_a_flow_that_leaves_the_numbers_scores_nothing():
     part = HeldOut(Exploding(), ring(10.0), np.array([0]), ring(0.0, 90.0))
-    scores = score_steps(LEAVE_ONE_OUT, [part], 0.1, "euler")
+    scores = score_steps(LEAVE_ONE_OUT, follow([part], 0.1, "euler"))
     assert scores["accuracy"][0] == 1
     assert scores["accuracy"][-1] == 0
     assert np.isfinite(scores["log_loss"]).all()

@@ -10,7 +10,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,8 +20,9 @@ from sklearn.utils import Bunch
 from flowalign.class_embeddings import ClassEmbeddings, class_vectors
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.cache import FeatureCache
+from flowalign.encoders.cells import Cells, as_items, form_of, is_missing
 from flowalign.encoders.encoding import Encoding
-from flowalign.inputs import is_frame, shorten
+from flowalign.inputs import shorten
 from flowalign.parameters import integer, one_of
 from flowalign.prompts import check_templates, fill, words
 from flowalign.sphere import unit_rows
@@ -29,7 +30,8 @@ from flowalign.sphere import unit_rows
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-NOT_IN_FEATURES = ("batch_size", "cache", "device", "verbose")  # parameters
+# Parameters that change no feature of what is there.
+NOT_IN_FEATURES = ("batch_size", "cache", "device", "missing", "n_features", "verbose")
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -39,8 +41,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     cache: str | os.PathLike[str] | None
     verbose: int
     n_views: int = 1
+    n_features: int | None = None
+    missing: str = "error"
     _kind: ClassVar[str] = "item"
     _templates: ClassVar[tuple[str, ...]] = ("{}",)
+    _unit_length: ClassVar[bool] = False  # of rows
 
     @abstractmethod
     def _load(self) -> Backbone:
@@ -49,6 +54,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         integer("batch_size", self.batch_size, low=1)
         integer("n_views", self.n_views, low=1)
+        one_of("missing", self.missing, ("error", "nan"))
         cache = self.cache
         if cache is not None and (not isinstance(cache, str | os.PathLike) or not os.fspath(cache)):
             raise ValueError(f"cache must be the path of a folder, or None, got {cache!r}.")
@@ -56,6 +62,14 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _is_single(self, values: Any) -> bool:
         """Whether an array looks like one item instead of a stack of them."""
         return False
+
+    def _is_missing(self, item: Any) -> bool:
+        """Whether there is no item where one might be."""
+        return is_missing(item)
+
+    def _parts(self, item: Any) -> list[Any] | None:
+        """Return several items, whose rows are averaged, in the place of one; None if it is one."""
+        return None
 
     # The public face.
 
@@ -84,19 +98,21 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of n items
-            Paths, or the other forms that the class documents.
+            Paths, or the other forms that the class documents. In the place of an item there may be
+            several, or, with ``missing="nan"``, none.
 
         Returns
         -------
         ndarray of shape (n, d)
-            One row for each item, float32. Several views of an item are averaged.
+            One row for each place in `X`, float32. Several views of an item are averaged, and so
+            are several items.
 
         Raises
         ------
         FileNotFoundError
             If a path does not exist.
         ValueError
-            If an item cannot be read; the message names it.
+            If an item cannot be read, or is missing; the message names it.
         """
         return self.encode(X).X
 
@@ -113,9 +129,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Labels, returned for the rows that there are.
         views : {"mean", "stack"}, default="mean"
             One row for each item, the mean of its views; or one row for each view, those of an
-            item one after the other, their label repeated.
+            item one after the other, their label repeated. Several items in one place are several
+            views of it.
         on_error : {"raise", "skip"}, default="raise"
-            Whether an item that cannot be read raises, or is left out and reported.
+            Whether an item that cannot be read raises, or is left out and reported. Of several in
+            one place, all are left out with it.
 
         Returns
         -------
@@ -131,33 +149,43 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_parameters()
         one_of("views", views, ("mean", "stack"))
         one_of("on_error", on_error, ("raise", "skip"))
-        items = self._items(X)
+        given = self._items(X)
         labels = None if y is None else np.asarray(y)
-        if labels is not None and labels.shape != (len(items),):
-            raise ValueError(f"y must hold {len(items)} labels, as X, got shape {labels.shape}.")
-        work = self._encoding(items, self._kind, skip=on_error == "skip")
-        features, kept = work.rows(self.n_views)
-        failed = work.failed
-        if not len(kept):
+        if labels is not None and labels.shape != (len(given),):
+            raise ValueError(f"y must hold {len(given)} labels, as X, got shape {labels.shape}.")
+        skip = on_error == "skip"
+        cells = Cells(
+            given,
+            self._kind,
+            parts=self._parts,
+            is_missing=self._is_missing,
+            allow_missing=self.missing == "nan",
+        )
+        failed = cells.failed
+        if failed and not skip:
+            raise ValueError(failed[min(failed)])
+        work = self._encoding(cells.items, self._kind, skip=skip, owners=cells.owners)
+        features, read = work.rows(self.n_views)
+        cells.fail(work.failed)
+        if len(failed) == len(given):
             raise ValueError(f"None could be read; the first: {failed[0]}")
-        if failed:
-            reasons = shorten([failed[i] for i in sorted(failed)])
-            message = f"{len(failed)} of {len(items)} {self._kind}s were skipped: {reasons}"
-            warnings.warn(message, UserWarning, stacklevel=2)
-        if work.doubted:
-            reasons = shorten([work.doubted[i] for i in sorted(work.doubted)])
-            message = f"{len(work.doubted)} of {len(items)} {self._kind}s look odd: {reasons}"
-            warnings.warn(message, UserWarning, stacklevel=2)
+        kinds = f"{self._kind}s"
+        _warn_of(failed, f"of {len(given)} {kinds} were skipped")
+        _warn_of(work.doubted, f"of {len(cells.items)} {kinds} look odd")
+        if not len(read):  # then only the encoder knows the width
+            features = np.empty((0, self._n_features_out), dtype=np.float32)
         if views == "stack":
-            kept = np.repeat(kept, self.n_views)
-        elif self.n_views > 1:
-            means = features.reshape(len(kept), self.n_views, -1).mean(axis=1)
-            features = unit_rows(means, "The mean over views")
+            features, rows = cells.stacked(features, read, self.n_views)
+        else:
+            if self.n_views > 1 and len(read):
+                means = features.reshape(len(read), self.n_views, -1).mean(axis=1)
+                features = unit_rows(means, "The mean over views")
+            features, rows = cells.means(features, read, unit_length=self._unit_length)
         return Bunch(
             X=features,
-            y=None if labels is None else labels[kept],
-            rows=kept,
-            skipped=[(items[i], failed[i]) for i in sorted(failed)],
+            y=None if labels is None else labels[rows],
+            rows=rows,
+            skipped=[(given[i], failed[i]) for i in sorted(failed)],
         )
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -173,7 +201,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             One row for each text, float32.
         """
         self._check_parameters()
-        found = _as_items(texts, "text")
+        found = as_items(texts, "text")
         wrong = [t for t in found if not isinstance(t, str) or not t.strip()]
         if wrong:
             raise ValueError(f"texts must be strings with something in them, got {wrong[0]!r}.")
@@ -204,7 +232,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if isinstance(class_names, Mapping):
             named = dict(class_names)
         else:
-            found = _as_items(class_names, "class name")
+            found = as_items(class_names, "class name")
             _warn_of_repetition(found)
             named = {name: words(name) if isinstance(name, str) else name for name in found}
         wrong = [text for text in named.values() if not isinstance(text, str) or not text.strip()]
@@ -220,16 +248,25 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _items(self, X: Any) -> list[Any]:
         if self._is_single(X):
-            raise ValueError(f"X looks like one {self._kind}, {_described(X)}; give a list, [X].")
-        return _as_items(X, self._kind)
+            raise ValueError(f"X looks like one {self._kind}, {form_of(X)}; give a list, [X].")
+        return as_items(X, self._kind)
 
-    def _encoding(self, items: list[Any], modality: str, *, skip: bool = False) -> Encoding:
+    def _encoding(
+        self,
+        items: list[Any],
+        modality: str,
+        *,
+        skip: bool = False,
+        owners: Sequence[int] | NDArray[np.intp] | None = None,
+    ) -> Encoding:
         backbone = self._load()
         return Encoding(
             backbone=backbone,
             space=backbone.space(modality),
             items=items,
             kind=modality,
+            owners=range(len(items)) if owners is None else owners,
+            n_features=self.n_features,
             cache=None if self.cache is None else FeatureCache(self.cache),
             batch_size=self.batch_size,
             skip=skip,
@@ -245,13 +282,14 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.no_validation = True
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
+        tags.input_tags.allow_nan = self.missing == "nan"
         return tags
 
 
-def _described(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"an array of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__} of {len(value)}"
+def _warn_of(reasons: Mapping[int, str], what: str) -> None:
+    if reasons:
+        in_order = shorten([reasons[i] for i in sorted(reasons)])
+        warnings.warn(f"{len(reasons)} {what}: {in_order}", UserWarning, stacklevel=3)
 
 
 def _warn_of_repetition(names: list[Any]) -> None:
@@ -263,22 +301,6 @@ def _warn_of_repetition(names: list[Any]) -> None:
             UserWarning,
             stacklevel=3,  # whoever called class_embeddings
         )
-
-
-def _as_items(values: Any, kind: str) -> list[Any]:
-    """Return items as a list; a single one, or a table of several columns, is refused."""
-    single = str | bytes | os.PathLike | Mapping | Set
-    if isinstance(values, single) or not hasattr(values, "__len__"):
-        raise TypeError(f"Give {kind}s as a list, even a single one; got {type(values).__name__}.")
-    if is_frame(values) or (isinstance(values, np.ndarray) and values.dtype.kind in "OUT"):
-        array = np.asarray(values)
-        if array.ndim > 1 and array.shape[1:] != (1,):
-            raise ValueError(f"Give {kind}s in one column, got shape {array.shape}.")
-        values = array.ravel().tolist()
-    items = list(values)
-    if not items:
-        raise ValueError(f"There are no {kind}s to encode.")
-    return items
 
 
 def described(encoder: BaseEstimator) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 from flowalign.encoders.backbone import Backbone
 from flowalign.encoders.base import Encoder
 from flowalign.encoders.cache import EncoderSpace
+from flowalign.encoders.cells import listed
 from flowalign.inputs import as_numpy
+from flowalign.parameters import integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -34,6 +36,17 @@ class CallableEncoder(Encoder):
     name : str, optional
         Names the model, its weights and its preprocessing in the cache, and must change when any of
         them does: the cache cannot see into a function. Needed with `cache`.
+    average_lists : bool, default=False
+        Whether a list, or tuple, in the place of an item is of several items, such as frames of a
+        video: each is encoded, and kept by the cache, by itself, and their row is the mean of their
+        rows, as the function returned them. By default a list is one item.
+    missing : {"error", "nan"}, default="error"
+        What becomes of items that are missing (None, NaN, NA or, with `average_lists`, an empty
+        list): an error that names the place, or a row of NaN. A path without a file behind it is
+        for the function to refuse.
+    n_features : int, optional
+        The width of rows. Needed with ``missing="nan"``: where all items are missing, there is
+        nothing to call the function with. With it there are names of features, too.
     batch_size : int, default=64
         Items in one call of the function.
     cache : str, path or None, default=None
@@ -65,6 +78,9 @@ class CallableEncoder(Encoder):
         text_function: Function | None = None,
         *,
         name: str | None = None,
+        average_lists: bool = False,
+        missing: str = "error",
+        n_features: int | None = None,
         batch_size: int = 64,
         cache: str | os.PathLike[str] | None = None,
         verbose: int = 0,
@@ -72,6 +88,9 @@ class CallableEncoder(Encoder):
         self.function = function
         self.text_function = text_function
         self.name = name
+        self.average_lists = average_lists
+        self.missing = missing
+        self.n_features = n_features
         self.batch_size = batch_size
         self.cache = cache
         self.verbose = verbose
@@ -85,10 +104,38 @@ class CallableEncoder(Encoder):
                 setattr(twin, name, copy.deepcopy(value))
         return twin
 
+    @property
+    def _n_features_out(self) -> int:
+        if self.n_features is None:
+            # In these words scikit-learn's set_output takes it for a reason to number the columns.
+            raise AttributeError(
+                "A CallableEncoder without n_features does not provide get_feature_names_out."
+            )
+        return self.n_features
+
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Not available: only calling the function tells how wide its rows are."""
-        # In these words scikit-learn's set_output takes it for a reason to number the columns.
-        raise AttributeError("A CallableEncoder does not provide get_feature_names_out.")
+        """Return the names of features, if their number, `n_features`, was given.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of str of shape (n_features,)
+            ``"callableencoder0"``, ``"callableencoder1"`` and so on.
+
+        Raises
+        ------
+        AttributeError
+            If it was not: only calling the function tells how wide its rows are.
+        """
+        self._n_features_out  # noqa: B018 - says better than "not fitted" what is lacking
+        return super().get_feature_names_out(input_features)
+
+    def _parts(self, item: Any) -> list[Any] | None:
+        return listed(item) if self.average_lists else None
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -96,6 +143,15 @@ class CallableEncoder(Encoder):
             value = getattr(self, argument)
             if not callable(value) and (argument == "function" or value is not None):
                 raise TypeError(f"{argument} must be callable, got {value!r}.")
+        if not isinstance(self.average_lists, bool | np.bool_):
+            raise TypeError(f"average_lists must be True or False, got {self.average_lists!r}.")
+        if self.n_features is not None:
+            integer("n_features", self.n_features, low=1)
+        elif self.missing == "nan":
+            raise ValueError(
+                "n_features must be given with missing='nan', for rows of items that are all "
+                "missing; got None."
+            )
         if self.cache is not None and not (isinstance(self.name, str) and self.name):
             raise ValueError(
                 "name must be given with cache: a string that stands for the model, its weights "

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from flowalign.encoders.backbone import content_hash
+from flowalign.encoders.backbone import content_hash, is_path
+from flowalign.encoders.cells import listed
 from flowalign.encoders.loading import (
     TorchBackbone,
     TorchEncoder,
@@ -58,6 +59,10 @@ class ClapEncoder(TorchEncoder):
         sound; ``encode(..., views="stack")`` does not.
     sampling_rate : int, default=48000
         The rate of sounds given as arrays without one, in Hz. Files know their own.
+    missing : {"error", "nan"}, default="error"
+        What becomes of sounds that are missing (None, NaN, NA, an empty string or list): an error
+        that names the place, or a row of NaN. A path without a file behind it is an error either
+        way, for it is more often misspelt than left out.
     cache : str, path or None, default=None
         A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
         its name, in whichever process.
@@ -80,6 +85,10 @@ class ClapEncoder(TorchEncoder):
     The feature extractor of transformers crops long sounds at random and, for models with feature
     fusion, declares a random one of each batch to be long. Here every window has its place and none
     is long, so that the features of a sound depend on that sound alone.
+
+    In the place of a sound there may be a list of paths of several. Their row is the mean of their
+    rows, scaled to length 1: as these have length 1, each sound counts alike. Each is encoded, and
+    kept by the cache, by itself.
 
     Weights are loaded when first needed, once per process. They are not part of pickles, and
     clones share them.
@@ -109,6 +118,7 @@ class ClapEncoder(TorchEncoder):
         batch_size: int = 32,
         n_views: int = 1,
         sampling_rate: int = 48_000,
+        missing: str = "error",
         cache: str | os.PathLike[str] | None = None,
         random_state: int = 0,
         verbose: int = 0,
@@ -119,6 +129,7 @@ class ClapEncoder(TorchEncoder):
         self.batch_size = batch_size
         self.n_views = n_views
         self.sampling_rate = sampling_rate
+        self.missing = missing
         self.cache = cache
         self.random_state = random_state
         self.verbose = verbose
@@ -136,6 +147,13 @@ class ClapEncoder(TorchEncoder):
         if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] > 1:
             X = [tuple(row) for row in X]
         return super()._items(X)
+
+    def _parts(self, item: Any) -> list[Any] | None:
+        parts = listed(item)
+        # A list of others than paths is a sound: samples, with their rate or without.
+        if parts and not any(part is None or is_path(part) for part in parts):
+            return None
+        return parts
 
     def _load(self) -> _CLAP:
         name = str(self.model_name)

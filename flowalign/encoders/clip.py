@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from flowalign.encoders.backbone import content_hash
+from flowalign.encoders.cells import listed
 from flowalign.encoders.loading import (
     TorchBackbone,
     TorchEncoder,
@@ -55,6 +56,10 @@ class OpenCLIPEncoder(TorchEncoder):
         Views of each picture. The first is the whole picture; the others are random crops of half
         of its area or more, mirrored at random, the same ones whenever the picture is encoded.
         `transform` averages the views of a picture; ``encode(..., views="stack")`` does not.
+    missing : {"error", "nan"}, default="error"
+        What becomes of pictures that are missing (None, NaN, NA, an empty string or list): an error
+        that names the place, or a row of NaN. A path without a file behind it is an error either
+        way, for it is more often misspelt than left out.
     cache : str, path or None, default=None
         A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
         its name, in whichever process.
@@ -71,6 +76,10 @@ class OpenCLIPEncoder(TorchEncoder):
     upright as their EXIF data say; transparent parts are put on white; grey of 16 bits is scaled to
     8, with a warning if it comes out nearly black; then comes the preprocessing that the model was
     trained with. Texts longer than the model's context are cut by its tokenizer.
+
+    In the place of a picture there may be a list of several, such as frames of a video or views of
+    one thing. Their row is the mean of their rows, scaled to length 1: as these have length 1, each
+    picture counts alike. Each is encoded, and kept by the cache, by itself.
 
     Weights are loaded when first needed, once per process. They are not part of pickles, and
     clones share them.
@@ -100,6 +109,7 @@ class OpenCLIPEncoder(TorchEncoder):
         device: str | torch.device = "auto",
         batch_size: int = 64,
         n_views: int = 1,
+        missing: str = "error",
         cache: str | os.PathLike[str] | None = None,
         random_state: int = 0,
         verbose: int = 0,
@@ -109,6 +119,7 @@ class OpenCLIPEncoder(TorchEncoder):
         self.device = device
         self.batch_size = batch_size
         self.n_views = n_views
+        self.missing = missing
         self.cache = cache
         self.random_state = random_state
         self.verbose = verbose
@@ -123,6 +134,9 @@ class OpenCLIPEncoder(TorchEncoder):
 
     def _is_single(self, values: Any) -> bool:
         return isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] in (3, 4)
+
+    def _parts(self, item: Any) -> list[Any] | None:
+        return listed(item)  # no picture is a list
 
     def _load(self) -> _CLIP:
         name = str(self.model_name)

@@ -50,6 +50,10 @@ class Encoding:
         What to encode.
     kind : str
         What an item is called.
+    owners : sequence of int
+        The position in X of each item, by which messages call those that are no paths.
+    n_features : int or None
+        The width of the rows of items, if it was said.
     cache : FeatureCache or None
         Where rows are kept.
     batch_size : int
@@ -64,6 +68,8 @@ class Encoding:
     space: EncoderSpace
     items: Sequence[Any]
     kind: str
+    owners: Sequence[int] | NDArray[np.intp]
+    n_features: int | None
     cache: FeatureCache | None
     batch_size: int
     skip: bool = False
@@ -124,6 +130,11 @@ class Encoding:
         kept = [i for i in range(len(contents)) if i not in self.failed]
         rows = [self.table[key] for i in kept for key in keys[i]]
         features = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
+        if rows and self.n_features not in (None, features.shape[1]):
+            raise ValueError(
+                f"n_features is {self.n_features}, and there are {features.shape[1]} features; "
+                "give their number."
+            )
         return features, np.array(kept, dtype=np.intp)
 
     def _look_up(self, keys: Iterable[str]) -> None:
@@ -257,7 +268,7 @@ class Encoding:
 
     def _name(self, i: int) -> str:
         item = self.items[i]
-        return shown(item) if is_path(item) else f"{self.kind} {i} of X"
+        return shown(item) if is_path(item) else f"{self.kind} {self.owners[i]} of X"
 
     def _fail(self, i: int, error: Exception) -> None:
         """Note why an item could not be read, or raise it, naming the item."""

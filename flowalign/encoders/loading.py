@@ -16,7 +16,7 @@ from functools import lru_cache, wraps
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class TorchEncoder(Encoder):
     pretrained: str | None
     device: str | torch.device
     random_state: int
+    _unit_length: ClassVar[bool] = True
 
     @abstractmethod
     def _load(self) -> TorchBackbone:
@@ -60,6 +61,9 @@ class TorchEncoder(Encoder):
                 "random_state must be an integer of at least 0, so that clones and workers draw "
                 f"the same; got {seed!r}."
             )
+
+    def _is_missing(self, item: Any) -> bool:
+        return super()._is_missing(item) or (isinstance(item, str) and not item)
 
     def _source(self, folder: str, *, drawn: bool) -> tuple[Any, ...]:
         """Return all that decides about a loaded model, the seed only where weights are drawn."""

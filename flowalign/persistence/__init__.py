@@ -21,6 +21,7 @@ SKOPS_TRUSTED = [
     "flowalign.gaussian.model.GaussianModel",
     "flowalign.gaussian.statistics.ClassStatistics",
     "flowalign.gaussian.unlabeled.Held",
+    "flowalign.multi_view.MultiViewAligner",
     "flowalign.network.field.MLPField",
     "flowalign.reserve.Reserve",
     "flowalign.spaces.ProcrustesMap",

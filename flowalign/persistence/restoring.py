@@ -13,6 +13,7 @@ from flowalign.aligner import FlowMatchingAligner
 from flowalign.atomic_file import expanded
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.held_out import SOURCES
+from flowalign.multi_view import MultiViewAligner
 from flowalign.parameters import (
     check_parameters,
     check_unknown_label,
@@ -22,11 +23,12 @@ from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALAR
 from flowalign.persistence.checked import Keys, shaped
 from flowalign.persistence.file_format import READABLE, Contents, read
 from flowalign.persistence.fitted_parts import field_of, held_of, model_of, reserve_of
+from flowalign.persistence.views import restore_views
 from flowalign.spaces import ProcrustesMap
 from flowalign.stopping import SCORES
 
 
-def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
+def load(path: str | os.PathLike[str]) -> FlowMatchingAligner | MultiViewAligner:
     """Read a fitted aligner from a file that :func:`save` wrote.
 
     It is on the device that it was fitted on, or on the CPU where that is not there.
@@ -38,7 +40,8 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
 
     Returns
     -------
-    FlowMatchingAligner
+    FlowMatchingAligner or MultiViewAligner
+        Whichever was saved.
 
     Raises
     ------
@@ -51,7 +54,9 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner:
     return restore(path, read(path))
 
 
-def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAligner:
+def restore(
+    path: str | os.PathLike[str], contents: Contents
+) -> FlowMatchingAligner | MultiViewAligner:
     """Make the aligner that a file holds, or raise ValueError."""
     try:
         return _restore(contents.header, contents.arrays)
@@ -61,8 +66,10 @@ def restore(path: str | os.PathLike[str], contents: Contents) -> FlowMatchingAli
         raise ValueError(f"{path} holds no aligner that can be restored: {error}") from error
 
 
-def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
-    """Make the aligner; every key and every array must be used up."""
+def _restore(
+    header: Any, arrays: dict[str, NDArray[Any]]
+) -> FlowMatchingAligner | MultiViewAligner:
+    """Make what the file holds; every key and every array must be used up."""
     left, unread = Keys(header, "header"), dict(arrays)
     if (found := left.take("format", int)) not in READABLE:
         wrote = header.get("version")
@@ -76,6 +83,22 @@ def _restore(header: Any, arrays: dict[str, NDArray[Any]]) -> FlowMatchingAligne
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite.")
+    if "views" in left:
+        params = _scalars(left, set(MultiViewAligner([]).get_params(deep=False)) - {"views"})
+        if "class_prior" in unread:
+            params["class_prior"] = unread.pop("class_prior")
+        aligner = restore_views(left, unread, params, _restore_aligner)
+        left.close()
+    else:
+        return _restore_aligner(left.values, unread)
+    if unread:
+        raise ValueError(f"it has arrays that no aligner has: {sorted(unread)[:5]}.")
+    return aligner
+
+
+def _restore_aligner(header: Any, unread: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
+    """Make a single aligner; every key and every array must be used up."""
+    left = Keys(header, "header")
     classes = _labels(left.take("labels", dict), "labels", unread)
     if len(np.unique(classes)) != len(classes) or (np.unique(classes) != classes).any():
         raise ValueError("labels are not sorted, or not distinct.")
@@ -153,12 +176,8 @@ def _aligner(
     left: Keys, unread: dict[str, NDArray[Any]], classes: NDArray[Any]
 ) -> FlowMatchingAligner:
     """Make the unfitted aligner from its parameters."""
-    params = left.take("params", dict)
     known = set(FlowMatchingAligner().get_params()) - {"class_embeddings", *LEFT_OUT}
-    if set(params) - known:
-        raise ValueError(f"params has unknown keys: {sorted(set(params) - known)[:5]}.")
-    if not all(type(value) in SCALARS for value in params.values()):
-        raise ValueError("params has values that are no scalars.")
+    params = _scalars(left, known)
     if "class_prior" in unread:
         params["class_prior"] = class_probabilities(
             unread.pop("class_prior"), classes, np.zeros(len(classes))
@@ -176,6 +195,16 @@ def _aligner(
     aligner = FlowMatchingAligner(**params)
     check_parameters(aligner.get_params(deep=False))
     return aligner
+
+
+def _scalars(left: Keys, known: set[str]) -> dict[str, Any]:
+    """Take the parameters, out of those that are known."""
+    params: dict[str, Any] = left.take("params", dict)
+    if set(params) - known:
+        raise ValueError(f"params has unknown keys: {sorted(set(params) - known)[:5]}.")
+    if not all(type(value) in SCALARS for value in params.values()):
+        raise ValueError("params has values that are no scalars.")
+    return params
 
 
 def _labels(entry: Any, name: str, unread: dict[str, NDArray[Any]]) -> NDArray[Any]:

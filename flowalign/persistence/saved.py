@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.atomic_file import expanded
 from flowalign.inputs import as_numpy, float_dtypes
+from flowalign.multi_view import MultiViewAligner
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore
 
@@ -92,7 +93,7 @@ class SavedAligner:
         self.checksum = contents.checksum
 
     @property
-    def aligner(self) -> FlowMatchingAligner:
+    def aligner(self) -> FlowMatchingAligner | MultiViewAligner:
         """The aligner of this process. It is shared: do not fit it, or set its parameters."""
         with _loading:  # threads wait for the first one
             return _load(self.path, self.checksum)
@@ -126,7 +127,7 @@ class SavedAligner:
 
 
 @lru_cache(MODELS_KEPT)
-def _load(path: str, checksum: str) -> FlowMatchingAligner:
+def _load(path: str, checksum: str) -> FlowMatchingAligner | MultiViewAligner:
     contents = read(Path(path))
     if contents.checksum != checksum:
         raise ValueError(
@@ -136,8 +137,12 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner:
     return restore(path, contents)
 
 
-def _answer_to_none(aligner: FlowMatchingAligner, method: str, X: Any) -> NDArray[Any]:
+def _answer_to_none(
+    aligner: FlowMatchingAligner | MultiViewAligner, method: str, X: Any
+) -> NDArray[Any]:
     """Return what `method` says of zero rows: of the width and dtype that it has for others."""
+    if isinstance(aligner, MultiViewAligner):
+        return aligner._answer_to_none(method, X)
     X = as_numpy(X, "X")
     cells = np.asarray(X)
     dtype = np.dtype(np.float64)

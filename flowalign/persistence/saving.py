@@ -13,17 +13,19 @@ import flowalign
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.atomic_file import written_whole
 from flowalign.embedding_forms import as_class_embeddings
+from flowalign.multi_view import MultiViewAligner
 from flowalign.parameters import class_probabilities
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.file_format import FORMAT, pack
+from flowalign.persistence.views import store_views
 
 
-def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
+def save(aligner: FlowMatchingAligner | MultiViewAligner, path: str | os.PathLike[str]) -> None:
     """Write a fitted aligner to a file.
 
     Parameters
     ----------
-    aligner : FlowMatchingAligner
+    aligner : FlowMatchingAligner or MultiViewAligner
         Fitted. Labels are numbers or strings.
     path : str or path
         The file, by exactly this name; ".safetensors" is customary, ``~`` is the home folder. One
@@ -46,7 +48,8 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     Notes
     -----
     The parameter ``memory`` is not stored. Class embeddings and class priors among the parameters
-    are stored by their values, as a `ClassEmbeddings` and an array.
+    are stored by their values, as a `ClassEmbeddings` and an array. Of several views the fitted
+    aligners are stored with their parameters, and columns that a callable has chosen as they are.
 
     Examples
     --------
@@ -62,15 +65,27 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     >>> bool((loaded.predict(data.X_test) == aligner.predict(data.X_test)).all())
     True
     """
-    if type(aligner) is not FlowMatchingAligner:
+    if type(aligner) not in (FlowMatchingAligner, MultiViewAligner):
         raise TypeError(
-            f"aligner must be a FlowMatchingAligner, got {type(aligner).__name__}. Of a pipeline, "
-            "save the aligner and make the other steps again, or use skops.io for the whole."
+            "aligner must be a MultiViewAligner or FlowMatchingAligner, got "
+            f"{type(aligner).__name__}. Of a pipeline, save the aligner and make the other steps "
+            "again, or use skops.io for the whole."
         )
     check_is_fitted(aligner)
     arrays: dict[str, NDArray[Any]] = {}
     header: dict[str, Any] = {"format": FORMAT, "version": flowalign.__version__}
-    header["params"] = _store_params(aligner, arrays)
+    if isinstance(aligner, MultiViewAligner):
+        header["params"] = _store_params(aligner, arrays)
+        header |= store_views(aligner, arrays, _store)
+    else:
+        header |= _store(aligner, arrays)
+    with written_whole(path) as file:
+        file.write(pack(header, arrays))
+
+
+def _store(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what the header says of an aligner, and put its arrays to others."""
+    header: dict[str, Any] = {"params": _store_params(aligner, arrays)}
     header["labels"] = _store_labels("labels", aligner.classes_, arrays)
     if aligner.class_embeddings is not None:
         table = as_class_embeddings(aligner.class_embeddings, aligner.classes_, fit_argument=False)
@@ -110,21 +125,22 @@ def save(aligner: FlowMatchingAligner, path: str | os.PathLike[str]) -> None:
     names = getattr(aligner, "feature_names_in_", None)
     header["fitted"] = {key: getattr(aligner, name) for key, (name, _) in FITTED.items()}
     header["fitted"]["feature_names"] = None if names is None else [str(name) for name in names]
-    with written_whole(path) as file:
-        file.write(pack(header, arrays))
+    return header
 
 
-def _store_params(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _store_params(
+    aligner: FlowMatchingAligner | MultiViewAligner, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
     params = aligner.get_params(deep=False)
-    del params["class_embeddings"]
-    for name in LEFT_OUT:
-        del params[name]
+    for name in ("class_embeddings", "views", *LEFT_OUT):
+        params.pop(name, None)
     if not isinstance(params["class_prior"], str):
         # By classes_ from now on, whatever it was.
         arrays["class_prior"] = class_probabilities(
             params.pop("class_prior"), aligner.classes_, np.zeros(len(aligner.classes_))
         )
-    params["device"] = str(params["device"])
+    if "device" in params:
+        params["device"] = str(params["device"])
     for name, value in params.items():
         if isinstance(value, np.generic):
             params[name] = value = value.item()
