@@ -9,7 +9,7 @@ within the class, each picture in one pair of a draw at most.
 
 Printed are, for samples a class: test accuracy in percent, mean and standard deviation over the
 draws, log-loss and expected calibration error of each view alone and of ways to put them together;
-the same of `MultiViewAligner` where half of the test rows lack the first view, and, also with equal
+the same of `MultiViewAligner` where half of the test rows lack the first view, and, also with other
 weights, where a third view is noise or the second is given twice; the weights; and how long its fit
 takes beside fits of its views alone, paired within one run. Nothing is chosen on test data.
 """
@@ -183,10 +183,16 @@ def ways(views: Views, y: np.ndarray) -> tuple[dict[str, np.ndarray], MultiViewA
             single, calibrate(said, codes, *given, fixed=one_shot)[0]
         )
     if one_shot:
-        means, shapes = np.full(n, n**-0.5), np.full(n, experts.SHAPE)
-        weights = calibrate(said, codes, means, shapes, log_prior)[0]
-        found["ours, weighed all the same"] = product(single, weights)
+        weights = weighed_anyway(said, codes, log_prior)
+        found["ours, weighed anyway"] = product(single, weights)
     return found, model
+
+
+def weighed_anyway(said, codes, log_prior) -> np.ndarray:
+    """Weigh views that have one sample a class, although their weights are fixed."""
+    n = len(said)
+    means, shapes = np.full(n, n**-0.5), np.full(n, experts.SHAPE)
+    return calibrate(said, codes, means, shapes, log_prior)[0]
 
 
 def seconds(fit) -> float:
@@ -221,11 +227,15 @@ def variants(views: Views, y: np.ndarray, model: MultiViewAligner, seed: int):
     }
     for name, view in third.items():
         more = views | {"third": view}
-        fitted = aligner_of(more).fit(beside(more, "X"), y)
+        fitted, (*heard, one_shot) = heard_by(
+            lambda more=more: aligner_of(more).fit(beside(more, "X"), y)
+        )
         proba = fitted.predict_proba(beside(more, "X_test").astype(np.float64))
         found[name] = proba, fitted.view_weights_
-        equal = np.full(len(more), len(more) ** -0.5)
-        found[f"{name}, V^-1/2"] = product(alone(fitted, more), equal), equal
+        way, weights = "V^-1/2", np.full(len(more), len(more) ** -0.5)
+        if one_shot:  # it has those
+            way, weights = "weighed anyway", weighed_anyway(*heard)
+        found[f"{name}, {way}"] = product(alone(fitted, more), weights), weights
     return found
 
 
@@ -247,7 +257,7 @@ def measure(draw, folder: Path, n_shots: int, n_draws: int, n_repeats: int) -> N
     print(f"\n{draw.__name__}, {n_shots} a class: accuracy, log-loss, calibration error, weights")
     for name, values in results.items():
         (accuracy, log_loss, ece), spread = np.mean(values, axis=0), np.std(values, axis=0)[0]
-        line = f"  {name:<28} {accuracy:6.2f} ± {spread:4.2f} {log_loss:7.3f} {ece:6.3f}"
+        line = f"  {name:<33} {accuracy:6.2f} ± {spread:4.2f} {log_loss:7.3f} {ece:6.3f}"
         if name in weights:
             line += "  " + " ".join(f"{w:.2f}" for w in np.mean(weights[name], axis=0))
         print(line)
