@@ -87,7 +87,7 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         Score below which `predict` refuses a row that has all views: the `unknown_rate` quantile of
         `support_scores_`. Rows that lack a view have a quantile of their own.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (d,)
         Where X had names.
 
     See Also
