@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from flowalign import blocks, ode
 from flowalign.calibration import calibrate
-from flowalign.gaussian.evidence import evenly
+from flowalign.parameters import IMPOSSIBLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,10 +73,10 @@ def held_out_log_proba(
 
     Less what classes had beforehand. NaN for samples of the coupling, n, that were not held out.
     """
-    log_prior = np.log(aligner.class_prior_)
+    prior = aligner.class_prior_
     read_out, n_steps = aligner._read_out(), aligner.n_steps_
     times = ode.grid(max(n_steps, 1), aligner.step_size)
-    found = np.full((n, len(log_prior)), np.nan)
+    found = np.full((n, len(prior)), np.nan)
     for part in estimate.held_out:
         scores = part.contrasts(times, np.array([n_steps]), aligner.solver)[0].astype(np.float64)
         if read_out.posterior_weight and (before := part.log_proba()) is not None:
@@ -83,7 +84,20 @@ def held_out_log_proba(
         proba = torch.from_numpy(read_out.logit_scale * scores).log_softmax(dim=1).numpy()
         # A state that left the numbers says nothing.
         found[part.rows] = np.where(np.isfinite(proba).all(axis=1, keepdims=True), proba, np.nan)
-    return found - np.where(evenly(log_prior) < 0, log_prior, 0)
+    return beyond_prior(found, prior)
+
+
+def beyond_prior(log_proba: NDArray[Any], prior: NDArray[Any]) -> NDArray[np.float64]:
+    """Take what was believed of classes beforehand, (C,), off what is said of them, (n, C).
+
+    Of a class that must not be predicted, since nothing is known of it, nothing is said: 0, as if
+    its probability stayed what it was. Another view may know it.
+    """
+    heard = prior > IMPOSSIBLE
+    said = 0.0 * log_proba.astype(np.float64)  # NaN stays
+    believed = np.log(prior[heard] / prior[heard].sum())
+    said[:, heard] = log_softmax(log_proba[:, heard].astype(np.float64), axis=1) - believed
+    return said
 
 
 def support_ratios(coupling: Coupling, estimate: Estimate) -> NDArray[np.float32]:
