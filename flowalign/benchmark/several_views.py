@@ -68,7 +68,7 @@ class Views(Task):
         start = time.perf_counter()
         with warnings.catch_warnings():
             # Codes are the labels of the table, also where the last classes have no samples.
-            warnings.filterwarnings("ignore", "y holds exactly the integers", UserWarning)
+            warnings.filterwarnings("ignore", ".*y holds exactly the integers", UserWarning)
             model.fit(X[train], data.y_train[rows][train])
         fitted = time.perf_counter()
         if test.any():
