@@ -22,7 +22,7 @@ from scipy.special import log_softmax
 
 from flowalign import blocks
 from flowalign.calibration import calibrate
-from flowalign.gaussian.evidence import evenly
+from flowalign.parameters import IMPOSSIBLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,8 +72,8 @@ def held_out_log_proba(
 
     Less what classes had beforehand. NaN for samples of the coupling, n, that were not held out.
     """
-    log_prior = np.log(aligner.class_prior_)
-    found = np.full((n, len(log_prior)), np.nan)
+    prior = aligner.class_prior_
+    found = np.full((n, len(prior)), np.nan)
     followed, read_out = estimate.followed, aligner._read_out()
     if followed is None or followed.rows is None:
         return found
@@ -84,7 +84,20 @@ def held_out_log_proba(
     # A state that left the numbers says nothing.
     finite = np.isfinite(scores).all(axis=1)
     found[followed.rows[finite]] = log_softmax(read_out.logit_scale * scores[finite], axis=1)
-    return found - np.where(evenly(log_prior) < 0, log_prior, 0)
+    return beyond_prior(found, prior)
+
+
+def beyond_prior(log_proba: NDArray[Any], prior: NDArray[Any]) -> NDArray[np.float64]:
+    """Take what was believed of classes beforehand, (C,), off what is said of them, (n, C).
+
+    Of a class that must not be predicted, since nothing is known of it, nothing is said: 0, as if
+    its probability stayed what it was. Another view may know it.
+    """
+    heard = prior > IMPOSSIBLE
+    said = 0.0 * log_proba.astype(np.float64)  # NaN stays
+    believed = np.log(prior[heard] / prior[heard].sum())
+    said[:, heard] = log_softmax(log_proba[:, heard].astype(np.float64), axis=1) - believed
+    return said
 
 
 def support_ratios(coupling: Coupling, estimate: Estimate) -> NDArray[np.float32]:

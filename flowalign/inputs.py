@@ -165,7 +165,7 @@ def present_labels(labels: Any, name: str) -> Any:
     if isinstance(labels, list | tuple):
         others = [label for label in labels if not isinstance(label, str)]
         if 0 < len(others) < len(labels):  # numpy would turn them into strings
-            missing = sum(map(_is_missing, others))
+            missing = sum(map(is_missing, others))
             if not missing:
                 raise TypeError(f"{name} mixes strings with other types; use one type of label.")
     labels = as_numpy(labels, name)
@@ -173,13 +173,14 @@ def present_labels(labels: Any, name: str) -> Any:
     if array.dtype.kind in "fmM":
         missing = int(np.count_nonzero(np.isnan(array)))
     elif array.dtype.kind == "O":
-        missing = sum(map(_is_missing, array.ravel().tolist()))
+        missing = sum(map(is_missing, array.ravel().tolist()))
     if missing:
         raise ValueError(f"{name} has {missing} missing labels (None, NaN or NA); drop those rows.")
     return labels
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
+    """Whether this is None, NaN or what other libraries have for them."""
     try:
         return label is None or bool(label != label)
     except TypeError:  # pandas' NA compares with nothing

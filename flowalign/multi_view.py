@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -17,29 +18,22 @@ from flowalign.gaussian.evidence import evenly
 from flowalign.multi_view_read_out import MultiViewClassifier
 from flowalign.reserve import Reserve
 from flowalign.view_fit import FittedView, ViewFit
+from flowalign.views import View, check_same_views, checked_views, in_view, view_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from flowalign.embedding_forms import Names
 
+
 T = TypeVar("T")
-
-
-class View(NamedTuple):
-    """An aligner and its columns of X."""
-
-    name: str
-    aligner: FlowMatchingAligner
-    columns: Any
 
 
 def _all_incremental(aligner: Any) -> bool:
     """Whether all views can go on with more samples; hides `partial_fit` otherwise."""
-    try:
-        return all(hasattr(view[1], "partial_fit") for view in aligner.views)
-    except (TypeError, IndexError, KeyError):  # fit says what is wrong
-        return True
+    for _, view in aligner._named_aligners:
+        view.partial_fit  # noqa: B018  # an AttributeError says why there is none
+    return True
 
 
 class MultiViewAligner(MultiViewClassifier, _BaseComposition):
@@ -81,13 +75,14 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
     class_prior_ : ndarray of shape (C,)
         Prior probability of each class.
     support_scores_ : ndarray of shape (m,)
-        :meth:`score_samples` of support samples, each to models without it, ascending; of very many
-        an even share.
+        :meth:`score_samples` of support samples that have all views, each to models without it,
+        ascending; of very many an even share.
     unknown_threshold_ : float
         Score below which `predict` refuses a row that has all views: the `unknown_rate` quantile of
-        `support_scores_`. Rows that lack a view have a quantile of their own.
+        `support_scores_`. Rows that lack views have a threshold of their own, of support samples
+        with the views that they have; minus infinity where there are none.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (d,)
         Where X had names.
 
     See Also
@@ -99,7 +94,8 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
     Weights are chosen on support samples, each left out of all models; a network is trained again
     without a part of them. With one sample a class nothing can be chosen, and each of V views has
     the weight :math:`V^{-1/2}`, between that of views that know different things, 1, and of views
-    that know the same, 1 / V. Samples that lack a view take no part in its aligner.
+    that know the same, 1 / V. Samples that lack a view take no part in its aligner. A view without
+    class embeddings says nothing of a class of which it has no samples: the others decide.
 
     For prediction with zero steps, or another solver, set the parameters of `named_views_`.
     ``set_params`` of this estimator takes effect with the next fit, but for `unknown_label` and
@@ -162,7 +158,7 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         try:
             return [(name, aligner) for name, aligner, _ in self.views]
         except (TypeError, ValueError):  # fit says what is wrong
-            return self.views
+            return []
 
     @_named_aligners.setter
     def _named_aligners(self, pairs: list[tuple[str, FlowMatchingAligner]]) -> None:
@@ -247,10 +243,10 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         """Fit to samples; `further`, to those that were seen before, too."""
         views = self._checked_views(class_embeddings)
         seen = further and hasattr(self, "classes_")
+        if seen:
+            check_same_views(views, self.views_)
         known = copy.copy(self)  # it learns the columns of X; this one does only once all is well
         X = known._check_X(X, reset=not seen)
-        if not seen:
-            known._columns = [v.columns(X) if callable(v.columns) else v.columns for v in views]
         nameless = any(view.aligner.class_embeddings is None for view in views)
         numbers, y, marked, _ = inputs.check_support_data(
             np.arange(len(X), dtype=np.float64)[:, None],  # in the place of features
@@ -266,14 +262,24 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
                 f"y has {len(unlabeled)} rows marked unlabeled_label; give these to fit, with all "
                 "others."
             )
-        rows = known._view_rows(X)
+        if seen:
+            parts = self._view_parts()
+        else:
+            parts = [
+                (v.name, v.columns(X) if callable(v.columns) else v.columns, None) for v in views
+            ]
+        rows = view_rows(X, parts)
         pools = [[part[unlabeled]] for part in rows]
         if X_unlabeled is not None:
-            for pool, part in zip(pools, known._unlabeled_view_rows(X_unlabeled), strict=True):
+            parts = [
+                (name, columns, part.features.shape[1])
+                for (name, columns, _), part in zip(parts, rows, strict=True)
+            ]
+            for pool, part in zip(pools, known._unlabeled(X_unlabeled, parts), strict=True):
                 pool.insert(0, part)
         before = [aligner for _, aligner, _ in self.views_] if seen else [None] * len(views)
         fits = [
-            ViewFit.of(view.aligner, part[labelled], pool, aligner)
+            _of_view(view.name, ViewFit.of, view.aligner, part[labelled], pool, aligner)
             for view, part, pool, aligner in zip(views, rows, pools, before, strict=True)
         ]
         names = [
@@ -298,45 +304,22 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         prior = parameters.class_probabilities(self.class_prior, everywhere, counts)
         never = np.all([f.aligner.class_prior_ <= parameters.IMPOSSIBLE for f in fitted], axis=0)
         prior = np.where(never, parameters.IMPOSSIBLE, prior)
+        weights, ratios = _weights(fitted, reserve, prior), _ratios(fitted)
         # State is set only now: an interrupted or failed fit leaves a fitted model as it was.
         self.__dict__ = known.__dict__
         self.classes_ = np.array(everywhere)
         self.views_ = [
-            (view.name, f.aligner, columns)
-            for view, f, columns in zip(views, fitted, self._columns, strict=True)
+            (name, f.aligner, columns) for (name, columns, _), f in zip(parts, fitted, strict=True)
         ]
         self.class_prior_ = prior
-        self.view_weights_ = _weights(fitted, reserve, prior)
-        self._ratios = _ratios(fitted)
+        self.view_weights_, self._ratios = weights, ratios
         self._reserve, self._counts = reserve, counts
         return self
 
     def _checked_views(self, class_embeddings: Any) -> list[View]:
         """Check the parameters, and return the views."""
-        try:
-            views = [View(*view) for view in self.views]
-        except TypeError as error:
-            raise TypeError(
-                "views must be a list of (name, FlowMatchingAligner, columns), got "
-                f"{inputs.shorten([self.views])[:200]}."
-            ) from error
-        if not views:
-            raise ValueError("views is empty; give one view at least.")
+        views = checked_views(self.views)
         self._validate_names([view.name for view in views])
-        for view in views:
-            if not isinstance(view.aligner, FlowMatchingAligner):
-                raise TypeError(
-                    f"View {view.name!r} must have a FlowMatchingAligner, got "
-                    f"{type(view.aligner).__name__}; put what comes before it into a "
-                    "ColumnTransformer."
-                )
-            for name, usual in SHARED.items():
-                value = getattr(view.aligner, name)
-                if value is not usual and not (isinstance(value, str) and value == usual):
-                    raise ValueError(
-                        f"The aligner of view {view.name!r} has {name}={value!r}; views share it: "
-                        "set it on the MultiViewAligner."
-                    )
         if class_embeddings is not None and all(
             view.aligner.class_embeddings is not None for view in views
         ):
@@ -356,16 +339,14 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         return Bunch(**{name: aligner for name, aligner, _ in self.views_})
 
 
-SHARED = {"class_prior": "uniform", "unknown_label": None, "unlabeled_label": None}
-"""Parameters of aligners that stay as they are: views have them in common."""
-
-
 def _of_view(name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function; what is wrong is said with the name of the view."""
-    try:
-        return function(*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"View {name!r}: {error}") from error
+    """Call a function; what it warns of is said with the name of the view, to who called fit."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        result = in_view(name, function, *args, **kwargs)
+    for warning in caught:
+        warnings.warn(f"View {name!r}: {warning.message}", warning.category, stacklevel=4)
+    return result
 
 
 def _same_classes(views: list[View], names: list[Names]) -> NDArray[Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    check_is_fitted,
+    validate_data,
+)
 
-from flowalign import blocks, inputs, parameters
-from flowalign.views import ViewRows, check_some_view
+from flowalign import blocks, experts, inputs, parameters
+from flowalign.views import ViewPart, ViewRows, in_view, view_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -31,7 +35,6 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         class_prior_: NDArray[Any]
         view_weights_: NDArray[np.float64]
         views_: list[tuple[str, FlowMatchingAligner, Any]]
-        _columns: list[Any]
         _ratios: NDArray[np.float32]
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -147,10 +150,10 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         aligned = [
             np.where(
                 view.present[:, None],
-                aligner._read(view.features, view.integers, lambda solved: solved.last),
+                in_view(name, aligner._read, view.features, view.integers, lambda row: row.last),
                 np.nan,
             )
-            for (_, aligner, _), view in zip(self.views_, rows, strict=True)
+            for (name, aligner, _), view in zip(self.views_, rows, strict=True)
         ]
         return np.hstack(aligned).astype(_dtype(rows), copy=False)
 
@@ -160,13 +163,14 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         Parameters
         ----------
         input_features : array-like of str or None
-            Not used.
+            Names of the columns of X; not used but to be checked.
 
         Returns
         -------
         ndarray of str
         """
         check_is_fitted(self)
+        _check_feature_names_in(self, input_features)
         names = [
             f"{name}__{feature}"
             for name, aligner, _ in self.views_
@@ -195,54 +199,64 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
 
     @property
     def support_scores_(self) -> NDArray[np.float32]:
-        """Scores of support samples by models without them, ascending."""
-        check_is_fitted(self)
-        weighed = self.view_weights_[:, None] * np.nan_to_num(self._ratios, nan=0.0)
-        return np.sort(weighed.sum(axis=1).max(axis=1, initial=-np.inf)).astype(np.float32)
+        """Scores of support samples that have all views, by models without them, ascending."""
+        return self._support_scores(np.ones(len(self.view_weights_), dtype=bool))
 
     @property
     def unknown_threshold_(self) -> float:
         """Score below which `predict` refuses a row that has all views."""
-        return self._threshold(np.ones(len(self.views_), dtype=bool))
+        try:
+            parameters.check_labels(self.get_params(deep=False))
+        except (TypeError, ValueError) as error:  # shown whatever the parameters are now
+            raise AttributeError(str(error)) from error
+        return self._threshold(self.support_scores_)
 
-    def _threshold(self, present: NDArray[np.bool_]) -> float:
-        """Score below which rows with these views are refused: a quantile of samples with them."""
-        check_is_fitted(self)
+    def _support_scores(self, present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Scores, by these views alone, of support samples that have them, ascending."""
         ratios = self._ratios[:, present]
         ratios = ratios[~np.isnan(ratios[:, :, 0]).any(axis=1)]
-        if not len(ratios):
-            return -np.inf
         scores = (self.view_weights_[present, None] * ratios).sum(axis=1).max(axis=1)
-        return float(np.quantile(scores, self.unknown_rate))
+        return np.sort(scores).astype(np.float32)
+
+    def _threshold(self, support_scores: NDArray[np.float32]) -> float:
+        if not len(support_scores):
+            return -np.inf
+        return float(np.quantile(support_scores, self.unknown_rate))
 
     def _thresholds(self, rows: list[ViewRows]) -> NDArray[np.float64]:
         """Return the threshold of each row, (n,)."""
         present = np.stack([view.present for view in rows], axis=1)
         patterns, which = np.unique(present, axis=0, return_inverse=True)
-        return np.array([self._threshold(pattern) for pattern in patterns])[which.ravel()]
+        found = [self._threshold(self._support_scores(pattern)) for pattern in patterns]
+        return np.array(found)[which.ravel()]
 
     def _scores(self, rows: list[ViewRows]) -> NDArray[np.float64]:
         scores = []
         for first, part in self._parts(rows):
             total = np.zeros((len(part[0].present), len(self.classes_)))
-            for weight, (_, aligner, _), view in zip(
+            for weight, (name, aligner, _), view in zip(
                 self.view_weights_, self.views_, part, strict=True
             ):
-                given = view.features, view.integers
-                ratios = aligner._read(*given, lambda solved: solved.ratios, 0, first=first)
+                given = view.features, view.integers, lambda row: row.ratios, 0
+                ratios = in_view(name, aligner._read, *given, first=first)
                 total += weight * np.where(view.present[:, None], ratios, 0)
             scores.append(total.max(axis=1))
         return np.concatenate(scores)
 
+    def _said(self, part: list[ViewRows], first: int) -> Iterator[NDArray[np.float64]]:
+        """Yield what each view adds to the log-probabilities, (n, C); 0 for rows that lack it."""
+        for weight, (name, aligner, _), view in zip(
+            self.view_weights_, self.views_, part, strict=True
+        ):
+            said = in_view(name, aligner._log_proba, view.features, view.integers, first=first)
+            said = experts.beyond_prior(said, aligner.class_prior_)
+            yield weight * np.where(view.present[:, None], said, 0)
+
     def _log_joint(self, part: list[ViewRows], first: int) -> NDArray[np.float64]:
         """Log-probabilities of the classes, (n, C), up to a number for each row."""
         total = np.tile(np.log(self.class_prior_), (len(part[0].present), 1))
-        for weight, (_, aligner, _), view in zip(
-            self.view_weights_, self.views_, part, strict=True
-        ):
-            said = aligner._log_proba(view.features, view.integers, first=first)
-            said = said - np.log(aligner.class_prior_)
-            total += weight * np.where(view.present[:, None], said, 0)
+        for said in self._said(part, first):
+            total += said
         return total
 
     def _collected(
@@ -264,15 +278,21 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         check_is_fitted(self)
         parameters.check_labels(self.get_params(deep=False))
         parameters.check_unknown_label(self.unknown_label, self.classes_)
-        widths = [aligner.n_features_in_ for _, aligner, _ in self.views_]
-        return self._view_rows(self._check_X(X), widths)
+        rows = view_rows(self._check_X(X), self._view_parts())
+        if not len(rows[0].present):
+            raise ValueError("X has 0 sample(s), and at least one is required.")
+        return rows
 
-    def _unlabeled_view_rows(self, X_unlabeled: Any) -> list[ViewRows]:
+    def _view_parts(self) -> list[ViewPart]:
+        """Name, columns and width of each fitted view."""
+        return [(name, columns, view.n_features_in_) for name, view, columns in self.views_]
+
+    def _unlabeled(self, X_unlabeled: Any, parts: list[ViewPart]) -> list[ViewRows]:
         try:
             X = self._check_X(X_unlabeled)
         except (TypeError, ValueError) as error:
             raise type(error)(f"X_unlabeled must have columns like X: {error}") from error
-        return self._view_rows(X, what="X_unlabeled")
+        return view_rows(X, parts, "X_unlabeled")
 
     def _answer_to_none(self, method: str, X: Any) -> NDArray[Any]:
         """Return what a method says of zero rows: of the width and dtype that it has for others."""
@@ -291,6 +311,14 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
 
     def _check_X(self, X: Any, *, reset: bool = False) -> Any:
         """Check the names and number of columns; frames stay frames."""
+        several = isinstance(X, Mapping) or (
+            isinstance(X, list | tuple) and any(len(getattr(part, "shape", ())) > 1 for part in X)
+        )
+        if several and not hasattr(X, "shape"):  # as some sparse matrices, which are mappings, have
+            raise ValueError(
+                f"X must have the columns of all views side by side, got a {type(X).__name__} of "
+                "several arrays; put them together with numpy.hstack, or in a DataFrame."
+            )
         if inputs.column_names(X) is not None:
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
@@ -300,21 +328,8 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
             reset=reset,
             dtype="numeric",
             ensure_all_finite="allow-nan",
-            ensure_min_samples=0 if reset else 1,
+            ensure_min_samples=0,
         )
-
-    def _view_rows(
-        self, X: Any, widths: list[int] | None = None, what: str = "X"
-    ) -> list[ViewRows]:
-        """Cut columns of X into views; `widths` of these where no row tells them."""
-        names = [view[0] for view in self.views]
-        known = [None] * len(names) if widths is None else widths
-        rows = [
-            ViewRows.of(X, columns, name, width)
-            for name, columns, width in zip(names, self._columns, known, strict=True)
-        ]
-        check_some_view(rows, names, what)
-        return rows
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -93,7 +93,6 @@ class ViewFit:
         own, normalize = self.aligner.class_embeddings, bool(self.aligner.normalize)
         if not further:
             given, in_fit = (class_embeddings, True) if own is None else (own, False)
-            in_fit = in_fit and given is not None
             return names_of(given, y, fit_argument=in_fit, normalize=normalize)[0]
         labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
         if classes is not None:
@@ -129,6 +128,10 @@ class ViewFit:
         samples = Samples.of(X, codes[here], names.classes, device=device, most=most)
         if self.seen:
             samples = aligner._seen().among(names.classes) + samples
+        if names.E is None and not samples.statistics.n:
+            raise ValueError(
+                "no sample has it, and there are no class_embeddings; give some, or leave it out."
+            )
         features = reserve.X[:, columns]
         present = ~np.isnan(features[:, 0])
         looked_at = self._prepared(features[present].astype(samples.reserve.X.dtype), True)
@@ -159,6 +162,8 @@ class ViewFit:
 
     def _pool(self, device: Any) -> UnlabeledRows | None:
         """Unlabelled rows that have this view."""
+        for part in self.pool:  # here the number of a row is what it is to the user
+            prepared(part.features, part.what, bool(self.aligner.normalize), part.integers)
         features = [part.features[part.present] for part in self.pool]
         integers = any(part.integers for part in self.pool)
         marked = np.concatenate(features) if features else self.rows.features[:0]

@@ -26,3 +26,12 @@ def test_a_calibrated_coin_has_no_calibration_error():
     result = evaluate(proba, codes)
     assert result["ece"] == pytest.approx(expected)
     assert [(n, share) for n, _, share in result["calibration"]] == [(3, 1.0), (1, 0.0)]
+
+
+def test_a_row_without_an_answer_is_wrong_and_all_classes_equally_probable():
+    proba = np.array([[0.8, 0.2], [np.nan, np.nan]])
+    for code in (0, 1):
+        result = evaluate(proba, np.array([0, code]))
+        assert result["accuracy"] == 0.5
+        assert result["log_loss"] == pytest.approx((np.log(1 / 0.8) + np.log(2)) / 2)
+        assert result["calibration"] == [(1, 0.5, 0.0), (1, 0.8, 1.0)]

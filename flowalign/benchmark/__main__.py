@@ -16,6 +16,8 @@ from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.open_set import run_open_set
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
+from flowalign.benchmark.several_views import run_several_views
+from flowalign.benchmark.view_sets import has_views
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,7 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=expanded, required=True, help="folder of rows and report")
     parser.add_argument(
-        "--features", type=expanded, help="folder of .npz feature sets (or one such file)"
+        "--features",
+        type=expanded,
+        help="folder of .npz feature sets, of one view or of several (or one such file)",
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seeds", type=int, default=3, help="number of draws")
@@ -60,16 +64,25 @@ def main(arguments: list[str] | None = None) -> None:
         with _cluster(args, parser) if args.scheduler else nullcontext():
             paths, draws = _paths(args, parser), {"shots": args.shots, "n_seeds": args.seeds}
             draws["n_jobs"] = -1 if args.jobs is None else args.jobs
+            several = [path for path in paths if has_views(path)]
+            single = [path for path in paths if path not in several]
+            if several and (args.methods or args.oracle or args.open_set):
+                _leave_out(several, single, parser)
             methods = {name: METHODS[name] for name in args.methods or METHODS}
-            rows = run(paths, args.out, methods=methods, oracle=args.oracle, **draws)
-            open_set = run_open_set(paths, args.out, **draws) if args.open_set else []
+            rows = open_set = views = []
+            if single:
+                rows = run(single, args.out, methods=methods, oracle=args.oracle, **draws)
+            if single and args.open_set:
+                open_set = run_open_set(single, args.out, **draws)
+            if several:
+                views = run_several_views(several, args.out, **draws)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    failed = sum("error" in row for row in rows + open_set)
-    n_fits = len(rows) + len(open_set)
-    print(f"{n_fits} fits, {failed} failed. {write_report(rows, args.out, open_set)}")
-    if failed == n_fits:
-        sys.exit(f"All failed; the first: {rows[0]['error']}")
+    fits = rows + views + open_set
+    failed = sum("error" in row for row in fits)
+    print(f"{len(fits)} fits, {failed} failed. {write_report(rows, args.out, open_set, views)}")
+    if failed == len(fits):
+        sys.exit(f"All failed; the first: {fits[0]['error']}")
 
 
 @contextmanager
@@ -91,6 +104,17 @@ def _cluster(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Itera
             parser.error(f"--scheduler {args.scheduler}: the cluster has no workers")
         print(f"Running on {n_workers} workers.")
         yield
+
+
+def _leave_out(several: list[Path], single: list[Path], parser: argparse.ArgumentParser) -> None:
+    """Say that options which are for sets of one view act on these alone."""
+    if not single:
+        parser.error(
+            "--methods, --oracle and --open-set are for sets of one view; all of --features have "
+            "several"
+        )
+    names = ", ".join(path.stem for path in several)
+    print(f"--methods, --oracle and --open-set leave out {names}, of several views.")
 
 
 def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:

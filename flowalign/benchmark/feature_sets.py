@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -15,6 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from flowalign import inputs
 from flowalign.atomic_file import expanded, written_whole
 from flowalign.class_embeddings import ClassEmbeddings
 from flowalign.datasets.splits import load_split
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
+VIEW = "X_train_"
+"""What names of arrays begin with in files of several views; the name of the view follows."""
+NO_ARCHIVE = (AttributeError, ValueError, OSError, EOFError, BadZipFile, zlib.error)
+"""What numpy raises for files that are no archives of plain arrays."""
 EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))
 
 
@@ -36,7 +42,7 @@ class FeatureSet:
     name : str
         The file's, without its ending.
     X_train, X_test : ndarray of shape (n, d) and (m, d)
-        float32.
+        float32. Of one view of several, rows that lack it are NaN.
     y_train, y_test : ndarray of shape (n,) and (m,)
         Codes, rows of the class embeddings.
     class_embeddings : ClassEmbeddings
@@ -69,6 +75,11 @@ def drawn_rows(y: NDArray[Any], n_shots: int, seed: int) -> NDArray[Any]:
     return np.concatenate(drawn)
 
 
+def all_drawn(y: NDArray[Any], n_shots: int) -> bool:
+    """Whether a draw of ``n_shots`` takes all samples of ``y``, (n,), so that all draws are one."""
+    return bool(np.bincount(y).max() <= n_shots)
+
+
 def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     """Read a feature set.
 
@@ -87,7 +98,8 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     Raises
     ------
     ValueError
-        If the file is not of that form; the message says where.
+        If the file is not of that form; the message says where. A file of several views is not:
+        see :func:`load_view_set`.
 
     Warns
     -----
@@ -111,39 +123,71 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
 @lru_cache(maxsize=2)
 def _load(path: Path, mtime_ns: int, size: int) -> FeatureSet:
     """Read a file, once for each state of it."""
+    names, arrays, fingerprint = read_arrays(path, ARRAYS.__contains__)
+    if views := [name for name in names if name.startswith(VIEW)]:
+        raise ValueError(
+            f"{path} has several views, {', '.join(views)}; run_several_views and load_view_set "
+            "take such files."
+        )
+    missing = [name for name in ARRAYS if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it should have {', '.join(ARRAYS)}.")
+    return checked_set(path, arrays, fingerprint)
+
+
+def read_arrays(
+    path: Path, wanted: Callable[[str], bool]
+) -> tuple[list[str], dict[str, NDArray[Any]], str]:
+    """Read the arrays with wanted names; also return all names, and the file's fingerprint."""
     with path.open("rb") as stream:
         fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()
         stream.seek(0)
         try:
             loaded = np.load(stream, allow_pickle=False)
-            arrays = {name: loaded[name] for name in ARRAYS if name in loaded.files}
-        except (
-            AttributeError, ValueError, OSError, EOFError, BadZipFile, zlib.error,
-        ) as error:  # fmt: skip
+            names = list(loaded.files)
+            return names, {name: loaded[name] for name in names if wanted(name)}, fingerprint
+        except NO_ARCHIVE as error:
             raise ValueError(f"{path} is not an .npz file of plain arrays: {error}") from error
-    missing = [name for name in ARRAYS if name not in arrays]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it should have {', '.join(ARRAYS)}.")
-    X_train, X_test = (_matrix(path, arrays, name) for name in ("X_train", "X_test"))
-    embeddings = _matrix(path, arrays, "class_embeddings")
+
+
+def checked_set(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    fingerprint: str,
+    *,
+    names: Sequence[str] = ("X_train", "X_test", "class_embeddings"),
+    gaps: bool = False,
+) -> FeatureSet:
+    """Make a set of arrays, three of which have these names; of one view, rows may be NaN."""
+    X_train, X_test = (_matrix(path, arrays, name, gaps=gaps) for name in names[:2])
+    embeddings = _matrix(path, arrays, names[2])
     if X_train.shape[1] != X_test.shape[1]:
         raise ValueError(
-            f"{path}: X_train is {X_train.shape[1]} wide and X_test {X_test.shape[1]}."
+            f"{path}: {names[0]} is {X_train.shape[1]} wide and {names[1]} {X_test.shape[1]}."
         )
     y_train = _codes(path, arrays, "y_train", len(X_train))
     y_test = _codes(path, arrays, "y_test", len(X_test))
-    _check_rows(path, embeddings, np.concatenate([y_train, y_test]), X_train.shape[1])
+    codes = np.concatenate([y_train, y_test])
+    _check_rows(path, names[2], embeddings, codes, X_train.shape[1])
     table = ClassEmbeddings(np.arange(len(embeddings)), embeddings)
     return FeatureSet(path.stem, X_train, y_train, X_test, y_test, table, fingerprint)
 
 
-def _matrix(path: Path, arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def _matrix(
+    path: Path, arrays: dict[str, NDArray[Any]], name: str, *, gaps: bool = False
+) -> NDArray[Any]:
     values = arrays[name]
     plain = values.ndim == 2 and values.size and values.dtype.kind in "biuf"
-    if not plain or not np.isfinite(values).all():
+    right = np.isfinite(values).all(axis=1) if plain else np.zeros(0, bool)
+    if plain and gaps:
+        right |= np.isnan(values).all(axis=1)
+    if not plain or not right.all():
+        bad = inputs.shorten(np.flatnonzero(~right).tolist())
+        rows = f", of which rows {bad} are NaN or infinite" if plain else ""
+        rows += " in a part" if plain and gaps else ""
         raise ValueError(
             f"{path}: {name} should be a matrix of finite numbers, is {values.dtype} of shape "
-            f"{values.shape}."
+            f"{values.shape}{rows}."
         )
     return values.astype(np.float32)
 
@@ -160,7 +204,9 @@ def _codes(path: Path, arrays: dict[str, NDArray[Any]], name: str, n: int) -> ND
     return codes.astype(np.int64)
 
 
-def _check_rows(path: Path, embeddings: NDArray[Any], codes: NDArray[Any], n_features: int) -> None:
+def _check_rows(
+    path: Path, name: str, embeddings: NDArray[Any], codes: NDArray[Any], n_features: int
+) -> None:
     """Make sure that every code has a row, and that rows, not columns, are the embeddings.
 
     There may be more rows than codes: classes without samples are classes too. So a transposed
@@ -170,7 +216,7 @@ def _check_rows(path: Path, embeddings: NDArray[Any], codes: NDArray[Any], n_fea
     n_rows, n_columns = embeddings.shape
     n_codes, last = len(np.unique(codes)), int(codes.max())
     fits, as_wide = n_columns == n_codes != n_rows, n_rows == n_features != n_columns
-    shape = f"{path}: class_embeddings has shape {embeddings.shape}, one row per class"
+    shape = f"{path}: {name} has shape {embeddings.shape}, one row per class"
     if last >= n_rows or (fits and as_wide):
         turn = ", but its columns are as many as the classes: transpose it" if fits else ""
         raise ValueError(f"{shape}{turn}. There are {n_codes} codes in y, up to {last}.")

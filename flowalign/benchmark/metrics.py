@@ -17,6 +17,8 @@ N_BINS = 15
 def evaluate(proba: NDArray[Any], codes: NDArray[Any]) -> dict[str, Any]:
     """Accuracy, log-loss and calibration of probabilities (m, C) for classes ``codes`` (m,).
 
+    A row of NaN is one without an answer. It counts as wrong, and all classes as equally probable.
+
     Returns
     -------
     dict
@@ -34,8 +36,9 @@ def evaluate(proba: NDArray[Any], codes: NDArray[Any]) -> dict[str, Any]:
     >>> result["accuracy"], round(result["ece"], 3), result["calibration"]
     (0.5, 0.3, [(2, 0.8, 0.5)])
     """
-    proba = proba.astype(np.float64)
-    hits = proba.argmax(axis=1) == codes
+    answered = ~np.isnan(proba).all(axis=1)
+    proba = np.where(answered[:, None], proba.astype(np.float64), 1 / proba.shape[1])
+    hits = answered & (proba.argmax(axis=1) == codes)
     confidence = proba.max(axis=1)
     calibration = reliability_bins(confidence, hits, N_BINS)
     right = np.maximum(proba[np.arange(len(codes)), codes], 1e-15)

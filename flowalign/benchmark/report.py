@@ -18,8 +18,13 @@ import torch
 
 import flowalign
 from flowalign.atomic_file import expanded
-from flowalign.benchmark.summary import OURS, Summary, is_oracle, summarise
-from flowalign.benchmark.tables import Table, accuracy_table, open_set_tables
+from flowalign.benchmark.summary import OURS, is_oracle, summarise
+from flowalign.benchmark.tables import (
+    Table,
+    accuracy_table,
+    open_set_tables,
+    several_views_tables,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +57,14 @@ OPEN_SET = (
     "percent, mean over draws. Rank, differences, wins and losses are of the former. Known rows "
     "refused: below the threshold of the aligner at its nominal 5 %."
 )
+SEVERAL_VIEWS = (
+    f"Sets in which each sample was encoded by several encoders. {OURS} has an aligner for each of "
+    "these views and weighs what they say; side by side, one aligner has the features of all, each "
+    "view scaled to length 1, and their class embeddings likewise; alone, it has those of one "
+    "view. Where a sample lacks a view, side by side has zeros, and that view alone learns nothing "
+    "from it. All are scored on the same test rows: those that a view alone lacks count as wrong "
+    "for it, since it has no answer to them, and all classes as equally probable."
+)
 CAPTIONS = {
     "differences": f"Points by which {OURS} is above each method, mean over sets, with Student's "
     "95 % intervals over sets. Grey: chosen on test.",
@@ -62,13 +75,26 @@ CAPTIONS = {
 }
 
 
+class Section(NamedTuple):
+    """Tables, what is said below the title of the first, and pictures."""
+
+    introduction: str
+    tables: list[Table]
+    pictures: dict[str, Picture]  # by the name of the file
+
+
+class Picture(NamedTuple):
+    """A drawing, and what is said below it."""
+
+    svg: str
+    caption: str
+
+
 class Contents(NamedTuple):
     """What the report says, before it is a page of either kind."""
 
     facts: str
-    tables: list[Table]
-    pictures: dict[str, str]  # SVG, by name
-    open_set: list[Table]
+    sections: list[Section]
     failures: list[str]
 
 
@@ -76,17 +102,19 @@ def write_report(
     rows: Sequence[dict[str, Any]],
     out: str | os.PathLike[str],
     open_set: Sequence[dict[str, Any]] = (),
+    several_views: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write ``report.html``, ``report.md`` and the pictures of the latter.
 
     Parameters
     ----------
     rows : sequence of dict
-        As :func:`flowalign.benchmark.run` returns them.
+        As :func:`flowalign.benchmark.run` returns them; none, if there are some of several views.
     out : path
         A folder.
-    open_set : sequence of dict
-        As :func:`flowalign.benchmark.run_open_set` returns them; they have a section of their own.
+    open_set, several_views : sequence of dict
+        As :func:`flowalign.benchmark.run_open_set` and
+        :func:`flowalign.benchmark.run_several_views` return them; they have sections of their own.
 
     Returns
     -------
@@ -95,30 +123,37 @@ def write_report(
     """
     out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
-    if not rows:
+    fits = [*rows, *several_views]
+    if not fits:
         raise ValueError("rows is empty: there is nothing to report.")
-    summaries = summarise(rows)
-    contents = Contents(
-        _facts(rows),
-        [accuracy_table(summary) for summary in summaries],
-        _pictures(rows, summaries),
-        open_set_tables(open_set),
-        _failures([*rows, *open_set]),
-    )
-    for name, svg in contents.pictures.items():
-        (out / f"{name}.svg").write_text(svg, encoding="utf-8")
+    sections = [
+        Section("", [accuracy_table(summary) for summary in summarise(rows)], _pictures(rows)),
+        Section(
+            SEVERAL_VIEWS,
+            several_views_tables(several_views),
+            _pictures(several_views, prefix="views_"),
+        ),
+        Section(OPEN_SET, open_set_tables(open_set), {}),
+    ]
+    contents = Contents(_facts(fits), sections, _failures([*fits, *open_set]))
+    for section in sections:
+        for name, picture in section.pictures.items():
+            (out / f"{name}.svg").write_text(picture.svg, encoding="utf-8")
     (out / "report.md").write_text(_markdown(contents), encoding="utf-8")
     page = out / "report.html"
     page.write_text(_html(contents), encoding="utf-8")
     return page
 
 
-def _pictures(rows: Sequence[dict[str, Any]], summaries: Sequence[Summary]) -> dict[str, str]:
+def _pictures(rows: Sequence[dict[str, Any]], prefix: str = "") -> dict[str, Picture]:
+    if not rows:
+        return {}
     import matplotlib.pyplot as plt
 
     from flowalign.benchmark import figures
 
     style: Any = figures.STYLE
+    summaries = summarise(rows)
     with plt.rc_context(style):
         drawn = {}
         if any(OURS in summary.methods and len(summary.methods) > 1 for summary in summaries):
@@ -129,7 +164,10 @@ def _pictures(rows: Sequence[dict[str, Any]], summaries: Sequence[Summary]) -> d
                 "shots": figures.accuracy_against_shots(summaries),
                 "calibration": figures.calibration(rows),
             }
-        pictures = {name: _svg(name, figure) for name, figure in drawn.items()}
+        pictures = {
+            prefix + name: Picture(_svg(prefix + name, figure), CAPTIONS[name])
+            for name, figure in drawn.items()
+        }
     for figure in drawn.values():
         plt.close(figure)
     return pictures
@@ -163,14 +201,13 @@ def _failures(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _markdown(contents: Contents) -> str:
-    facts, tables, pictures, open_set, failures = contents
+    facts, sections, failures = contents
     lines = ["# Benchmark", "", INTRODUCTION, "", facts, ""]
-    for table in tables:
-        lines += _markdown_table(table)
-    for name in pictures:
-        lines += [f"![{CAPTIONS[name]}]({name}.svg)", "", CAPTIONS[name], ""]
-    for k, table in enumerate(open_set):
-        lines += _markdown_table(table, "" if k else OPEN_SET)
+    for section in sections:
+        for k, table in enumerate(section.tables):
+            lines += _markdown_table(table, "" if k else section.introduction)
+        for name, (_, caption) in section.pictures.items():
+            lines += [f"![{caption}]({name}.svg)", "", caption, ""]
     if failures:
         lines += ["## Fits that failed", "", *[f"- {line}" for line in failures], ""]
     return "\n".join(lines)
@@ -189,7 +226,7 @@ def _markdown_table(table: Table, introduction: str = "") -> list[str]:
 
 
 def _html(contents: Contents) -> str:
-    facts, tables, pictures, open_set, failures = contents
+    facts, sections, failures = contents
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><title>Benchmark</title>',
@@ -197,13 +234,13 @@ def _html(contents: Contents) -> str:
         f"<style>{STYLE}</style></head><body>",
         f"<h1>Benchmark</h1><p>{INTRODUCTION}</p><p>{html.escape(facts)}</p>",
     ]
-    for table in tables:
-        parts += _html_table(table)
-    for name, svg in pictures.items():
-        drawing = svg[svg.index("<svg") :]
-        parts.append(f"<figure>{drawing}<figcaption>{CAPTIONS[name]}</figcaption></figure>")
-    for k, table in enumerate(open_set):
-        parts += _html_table(table, "" if k else f"<p>{OPEN_SET}</p>")
+    for section in sections:
+        for k, table in enumerate(section.tables):
+            said = "" if k or not section.introduction else f"<p>{section.introduction}</p>"
+            parts += _html_table(table, said)
+        for svg, caption in section.pictures.values():
+            drawing = svg[svg.index("<svg") :]
+            parts.append(f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>")
     if failures:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in failures)
         parts.append(f"<h2>Fits that failed</h2><ul>{items}</ul>")

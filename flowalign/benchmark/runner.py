@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, clone
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
-from flowalign.benchmark.feature_sets import FeatureSet
+from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
 from flowalign.benchmark.peers import (
     GDA,
@@ -25,6 +25,7 @@ from flowalign.benchmark.peers import (
     ZeroShot,
 )
 from flowalign.benchmark.store import Task, cells, collect
+from flowalign.multi_view import MultiViewAligner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,13 +77,13 @@ class Fit(Task):
         proba = model.predict_proba(data.X_test)
         predicted = time.perf_counter()
         classes = data.class_embeddings.classes
-        proba = _all_classes(proba, model.classes_, len(data.X_test), classes)
+        proba = all_classes(proba, model.classes_, len(data.X_test), classes)
         return {
             "n_samples": len(rows),
             **evaluate(proba, data.y_test),
             "fit_seconds": fitted - start,
             "predict_seconds": predicted - fitted,
-            "choices": _choices(model),
+            "choices": choices(model),
         }
 
 
@@ -102,7 +103,7 @@ def run(
     Parameters
     ----------
     paths : sequence of path
-        Feature sets, see :func:`load_feature_set`.
+        Feature sets of one view, see :func:`load_feature_set`.
     out : path
         A folder. Rows that it has of the same fits are taken, so that an interrupted run goes on
         and one with more shots or methods adds to it. Delete a row with an error to have it tried
@@ -149,15 +150,15 @@ def _tasks(
 ) -> Iterable[Task]:
     for data, cell in cells(paths, shots, n_seeds):
         _, n_shots, seed, _ = cell
-        if seed and np.bincount(data.y_train).max() <= n_shots:
-            continue  # nothing is left to draw
+        if seed and all_drawn(data.y_train, n_shots):
+            continue
         for name, estimator in methods.items():
             yield Fit(*cell, name, estimator, False)
             if oracle and isinstance(estimator, Peer) and estimator.candidates:
                 yield Fit(*cell, f"{name}*", estimator, True)
 
 
-def _all_classes(
+def all_classes(
     proba: NDArray[Any], found: NDArray[Any], n: int, classes: NDArray[Any]
 ) -> NDArray[Any]:
     """Give each class a column, (n, C), in which those that a model does not know have zeros."""
@@ -168,9 +169,11 @@ def _all_classes(
     return placed
 
 
-def _choices(model: BaseEstimator) -> dict[str, Any]:
-    """Return what a fitted model has chosen: a peer its settings, the aligner its stop."""
+def choices(model: BaseEstimator) -> dict[str, Any]:
+    """Return what a fitted model has chosen: settings, weights of views, or where to stop."""
     if isinstance(model, Peer):
         return {**model.settings_, "chosen on": model.chosen_on_}
+    if isinstance(model, MultiViewAligner):
+        return dict(zip(model.named_views_, model.view_weights_.tolist(), strict=True))
     names = ("n_steps_", "logit_scale_", "joint_", "stop_source_")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from tqdm import tqdm
 import flowalign
 from flowalign import parameters
 from flowalign.atomic_file import expanded
-from flowalign.benchmark.feature_sets import FeatureSet, load_feature_set
+from flowalign.benchmark.feature_sets import load_feature_set
 
 fcntl: ModuleType | None
 try:
@@ -48,9 +48,13 @@ class Task(ABC):
     def identity(self) -> list[Any]:
         """What else the result depends on, in JSON's types."""
 
+    def load(self) -> Any:
+        """Read the set at `path`."""
+        return load_feature_set(self.path)
+
     @abstractmethod
-    def measure(self, data: FeatureSet) -> dict[str, Any]:
-        """Measure it on the set at `path`; the rest of the row."""
+    def measure(self, data: Any) -> dict[str, Any]:
+        """Measure it on that set; the rest of the row."""
 
     @property
     def key(self) -> str:
@@ -68,8 +72,11 @@ class Task(ABC):
 
 
 def cells(
-    paths: Sequence[str | os.PathLike[str]], shots: Sequence[int], n_seeds: int
-) -> Iterator[tuple[FeatureSet, tuple[Path, int, int, str]]]:
+    paths: Sequence[str | os.PathLike[str]],
+    shots: Sequence[int],
+    n_seeds: int,
+    load: Callable[[Path], Any] = load_feature_set,
+) -> Iterator[tuple[Any, tuple[Path, int, int, str]]]:
     """Yield all draws of feature sets: the set, and the first fields of its :class:`Task`.
 
     Raises
@@ -86,7 +93,7 @@ def cells(
     for path in map(expanded, paths):
         path = path.absolute()  # other processes may be in other folders
         for n_shots in shots:
-            data = load_feature_set(path)
+            data = load(path)
             for seed in range(n_seeds):
                 yield data, (path, int(n_shots), seed, data.fingerprint)
 
@@ -141,7 +148,7 @@ def _row(key: str, task: Task) -> dict[str, Any]:
     row: dict[str, Any] = {"key": key, "set": task.path.stem, "n_shots": task.n_shots}
     row |= {"seed": task.seed, "method": task.method}
     try:
-        data = load_feature_set(task.path)
+        data = task.load()
         if data.fingerprint != task.fingerprint:
             raise RuntimeError(f"{task.path} was changed during the run")
         return row | task.measure(data)

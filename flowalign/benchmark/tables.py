@@ -46,6 +46,12 @@ def accuracy_table(summary: Summary) -> Table:
     return Table(_title(summary), head, body, _best(summary, places, values))
 
 
+def several_views_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """Accuracy of several views by number of shots, of rows of :func:`run_several_views`."""
+    tables = map(accuracy_table, summarise(rows))
+    return [table._replace(title=f"Several views: {table.title}") for table in tables]
+
+
 def open_set_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     """Area under the ROC curve and false positives of each score, in percent, by number of shots.
 

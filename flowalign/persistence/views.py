@@ -78,7 +78,7 @@ def restore_views(
     aligner._checked_views(None)
     aligner.classes_ = classes = views[0][1].classes_
     check_unknown_label(aligner.unknown_label, classes)
-    aligner.views_, aligner._columns = views, [columns for _, _, columns in views]
+    aligner.views_ = views
     n_views, n_classes = len(views), len(classes)
     aligner.view_weights_ = shaped(unread.pop("weights"), (n_views,), np.float64)
     aligner.class_prior_ = shaped(unread.pop("class_probabilities"), (n_classes,), np.float64)

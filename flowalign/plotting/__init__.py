@@ -6,6 +6,7 @@ from flowalign.plotting.reliability import ReliabilityDisplay
 from flowalign.plotting.stop import StopDisplay
 from flowalign.plotting.trajectory import TrajectoryDisplay
 from flowalign.plotting.unlabeled import UnlabeledDisplay
+from flowalign.plotting.views import ViewsDisplay
 
 __all__ = [
     "ModalityGapDisplay",
@@ -14,4 +15,5 @@ __all__ = [
     "StopDisplay",
     "TrajectoryDisplay",
     "UnlabeledDisplay",
+    "ViewsDisplay",
 ]

@@ -121,7 +121,7 @@ class NoveltyDisplay:
         ValueError
             If `y` is not as long as `X`, or has missing labels.
         """
-        aligner = fitted_aligner(estimator)
+        aligner: FlowMatchingAligner = fitted_aligner(estimator)
         scores = estimator.score_samples(X)
         support_scores = aligner._arrays["support_scores_"]
         display = cls(

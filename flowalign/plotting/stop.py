@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sklearn.utils.validation import check_is_fitted
-
 from flowalign.parameters import one_of
-from flowalign.plotting.style import COLORS, axes_or_new
+from flowalign.plotting.style import COLORS, axes_or_new, fitted_aligner
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
+    from sklearn.pipeline import Pipeline
 
     from flowalign.aligner import FlowMatchingAligner
 
@@ -70,7 +69,7 @@ class StopDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: FlowMatchingAligner,
+        estimator: FlowMatchingAligner | Pipeline,
         *,
         score: str = "accuracy",
         ax: Axes | None = None,
@@ -80,8 +79,8 @@ class StopDisplay:
 
         Parameters
         ----------
-        estimator : FlowMatchingAligner
-            Fitted with "auto" as `n_steps` or `logit_scale`.
+        estimator : FlowMatchingAligner or Pipeline
+            Fitted with "auto" as `n_steps` or `logit_scale`; a pipeline ends in an aligner.
         score : {"accuracy", "log_loss", "logit_scale"}, default="accuracy"
             Which of ``stop_scores_``.
         ax : matplotlib.axes.Axes or None, default=None
@@ -95,19 +94,21 @@ class StopDisplay:
 
         Raises
         ------
+        TypeError
+            If the estimator is no aligner.
         ValueError
             If nothing was held out in the fit.
         """
-        check_is_fitted(estimator)
-        if estimator.stop_scores_ is None:
+        aligner: FlowMatchingAligner = fitted_aligner(estimator, "stop_scores_")
+        if aligner.stop_scores_ is None:
             raise ValueError(
                 "The aligner has no scores to plot: no sample was held out in its fit. That takes "
                 "n_steps='auto' or logit_scale='auto', and two samples of some class or X_val."
             )
         display = cls(
-            scores=estimator.stop_scores_,
-            stop_time=estimator.stop_time_,
-            source=str(estimator.stop_source_),
+            scores=aligner.stop_scores_,
+            stop_time=aligner.stop_time_,
+            source=str(aligner.stop_source_),
         )
         return display.plot(score=score, ax=ax, **line_kw)
 

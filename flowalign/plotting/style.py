@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike, NDArray
 
-    from flowalign.aligner import FlowMatchingAligner
-
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers do so in print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#000000")
 MARKERS = "osD^vP*X<>hp"
@@ -35,13 +33,18 @@ def axes_or_new(ax: Axes | None) -> Axes:
     return pyplot().subplots()[1] if ax is None else ax
 
 
-def fitted_aligner(estimator: Any) -> FlowMatchingAligner:
-    """Return a fitted aligner, or that at the end of a pipeline; TypeError for anything else."""
+def fitted_aligner(
+    estimator: Any, having: str = "support_scores_", kind: str = "FlowMatchingAligner"
+) -> Any:
+    """Return a fitted aligner, or that at the end of a pipeline; TypeError for anything else.
+
+    It is known by what a display takes of it, an attribute.
+    """
     aligner = estimator[-1] if isinstance(estimator, Pipeline) else estimator
     check_is_fitted(aligner)
-    if not hasattr(aligner, "support_scores_"):
+    if not hasattr(aligner, having):
         raise TypeError(
-            "estimator must be a FlowMatchingAligner or a Pipeline that ends in one, got "
+            f"estimator must be a {kind} or a Pipeline that ends in one, got "
             f"{type(aligner).__name__}."
         )
     return aligner

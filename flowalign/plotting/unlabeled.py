@@ -149,7 +149,7 @@ class UnlabeledDisplay:
         ValueError
             If the aligner has taken no unlabelled rows in, or `max_classes` is below 1.
         """
-        aligner = fitted_aligner(estimator)
+        aligner: FlowMatchingAligner = fitted_aligner(estimator, "unlabeled_weight_")
         if aligner.unlabeled_weight_ is None or aligner.class_agreement_ is None:
             raise ValueError(
                 "The aligner has no unlabelled rows to plot; fit it with X_unlabeled, or with rows "
