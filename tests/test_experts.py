@@ -150,7 +150,8 @@ def test_a_sample_is_judged_as_by_a_fit_to_all_others(data, monkeypatch):
         for row in np.flatnonzero(view.present):
             same = (X[:, columns] == features[row]).all(axis=1)
             others = ~same & ~np.isnan(X[:, columns.start])
-            refit = FlowMatchingAligner(alone.class_embeddings, n_steps=alone.n_steps_)
+            stop = {"n_steps": alone.n_steps_, "step_size": alone.step_size_}
+            refit = FlowMatchingAligner(alone.class_embeddings, **stop)
             refit.fit(X[others][:, columns], data.y[others])
             unseen, seen = (
                 model.predict_log_proba(features[row : row + 1]) + np.log(5)

@@ -35,7 +35,7 @@ def equal(a, b):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     elif isinstance(a, dict):
-        assert list(a) == list(b)
+        assert sorted(a) == sorted(b)
         for key in a:
             equal(a[key], b[key])
     elif isinstance(a, ClassEmbeddings | VelocityField) or dataclasses.is_dataclass(a):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from flowalign.inputs import as_numpy
 from flowalign.plotting.style import COLORS, pyplot
 from flowalign.sphere import unit_rows
 
@@ -96,7 +97,9 @@ class ModalityGapDisplay:
         states = estimator.trajectory(X)
         before, after = (unit_rows(state, "X", zeros_allowed=True) for state in states[[0, -1]])
         targets = unit_rows(
-            estimator._arrays["class_embeddings_"], "class_embeddings_", zeros_allowed=True
+            as_numpy(estimator.class_embeddings_, "class_embeddings_"),
+            "class_embeddings_",
+            zeros_allowed=True,
         )
         # Of the classes that the samples are taken for: others would move the mean.
         middle = targets[np.searchsorted(estimator.classes_, estimator.predict(X))].mean(axis=0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowalign.inputs import label_values, shorten
+from flowalign.inputs import as_numpy, label_values, shorten
 from flowalign.plotting.style import COLORS, axes_or_new, fitted_aligner
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class NoveltyDisplay:
         """
         aligner: FlowMatchingAligner = fitted_aligner(estimator)
         scores = estimator.score_samples(X)
-        support_scores = aligner._arrays["support_scores_"]
+        support_scores = as_numpy(aligner.support_scores_, "support_scores_")
         display = cls(
             support_scores=np.empty(0) if support_scores is None else support_scores,
             scores=scores,

@@ -106,8 +106,8 @@ class TrajectoryDisplay:
         """
         labels = estimator.predict(X) if y is None else y
         return cls.from_predictions(
-            estimator.trajectory(X), labels, estimator._arrays["class_embeddings_"],
-            estimator.classes_,
+            estimator.trajectory(X), labels,
+            as_numpy(estimator.class_embeddings_, "class_embeddings_"), estimator.classes_,
             ax=ax, **line_kw,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from flowalign import parameters
-from flowalign.inputs import shorten
+from flowalign.inputs import as_numpy, shorten
 from flowalign.plotting.style import COLORS, axes_or_new, class_codes, fitted_aligner
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class UnlabeledDisplay:
         with_rows = copy.copy(aligner).set_params(unknown_label=None)
         display = cls(
             classes=aligner.classes_,
-            agreement=aligner._arrays["class_agreement_"],
-            weight=aligner._arrays["unlabeled_weight_"],
+            agreement=as_numpy(aligner.class_agreement_, "class_agreement_"),
+            weight=as_numpy(aligner.unlabeled_weight_, "unlabeled_weight_"),
             before=with_rows._without_unlabeled().predict(X),
             after=with_rows.predict(X),
         )
