@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -125,15 +126,16 @@ def summarise(X: Any, y: Any, settings: dict[str, Any]) -> Samples:
 def _of_parts(parts: Iterable[tuple[Any, Any]], settings: dict[str, Any]) -> Samples:
     """Sum up pairs of features and labels, a bounded number of rows at a time."""
     total: Samples | None = None
-    for (k, _, _), rows, unread in in_threads(_read, _streamed(parts), ahead=READ_AHEAD):
-        try:
-            if unread is not None:
-                raise unread
-            assert rows is not None
-            part = summarise(*rows, settings)
-            total = part if total is None else total + part
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"Block {k}: {error}") from error
+    with closing(in_threads(_read, _streamed(parts), ahead=READ_AHEAD)) as blocks_read:
+        for (k, _, _), rows, unread in blocks_read:
+            try:
+                if unread is not None:
+                    raise unread
+                assert rows is not None
+                part = summarise(*rows, settings)
+                total = part if total is None else total + part
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"Block {k}: {error}") from error
     if total is None:
         raise ValueError("X has no blocks; give one at least.")
     return total

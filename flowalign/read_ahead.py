@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -24,8 +24,12 @@ def in_threads(
     ahead: int,
     at_once: int = 1,
     turns: bool = False,
-) -> Iterator[Outcome[T, R]]:
+) -> Generator[Outcome[T, R], None, None]:
     """Call a function on a stream of values in threads.
+
+    Whoever may leave the loop early closes it, :func:`contextlib.closing`. Left to the garbage
+    collector, which may come while another thread starts, it would wait for its threads just then,
+    and for ever.
 
     Parameters
     ----------

@@ -3,8 +3,11 @@
 import threading
 import time
 
+import numpy as np
 import pytest
+from number_files import ReadingEncoder
 
+from flowalign import FlowMatchingAligner, fit_blocks
 from flowalign.read_ahead import READERS, batches, in_threads
 
 
@@ -72,3 +75,25 @@ def test_taking_turns_nothing_runs_while_the_consumer_works():
         assert len(started) == len(finished) == min(10, 4 * (taken // 4 + 1))
         time.sleep(0.01)
         assert len(started) == len(finished) == min(10, 4 * (taken // 4 + 1))
+
+
+def threads_at_work():
+    return [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_an_error_leaves_no_threads(cached, tmp_path):
+    """To be waited for by the garbage collector, while another thread starts."""
+    encoder = ReadingEncoder(cache=tmp_path / "cache" if cached else None)
+    with pytest.raises(FileNotFoundError) as kept:  # its traceback holds the frames
+        encoder.transform([f"{i}.txt" for i in range(99)])
+    assert threads_at_work() == []
+    assert kept.value
+
+
+def test_a_block_that_is_wrong_leaves_no_threads():
+    blocks = [(np.full((3, 2), np.nan), ["a", "b", "b"])] * 9
+    with pytest.raises(ValueError, match="Block 0") as kept:
+        fit_blocks(FlowMatchingAligner(), iter(blocks))
+    assert threads_at_work() == []
+    assert kept.value

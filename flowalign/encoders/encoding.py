@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -124,7 +125,8 @@ class Encoding:
             of_views = zip(missing[i], inputs, strict=True)
             return [_Input(keys[i][k], value, i) for k, value in of_views]
 
-        self._compute(self._prepared(prepare, missing, n_views), self.backbone.forward, contents)
+        with closing(self._prepared(prepare, missing, n_views)) as stream:
+            self._compute(stream, self.backbone.forward, contents)
         broken = {contents[i]: reason for i, reason in self.failed.items()}
         self.failed = {i: broken[c] for i, c in enumerate(contents) if c in broken}
         kept = [i for i in range(len(contents)) if i not in self.failed]
@@ -151,11 +153,11 @@ class Encoding:
             return [f"item {id(item)}" for item in self.items]
         contents = [_FILES.get(item) if is_path(item) else None for item in self.items]
         unknown = [i for i, content in enumerate(contents) if content is None]
-        calls = in_threads(self._identify, unknown, ahead=HASHED_AHEAD, at_once=32)
-        for i, content, error in calls:
-            if error is not None:
-                self._fail(i, error)
-            contents[i] = content
+        with closing(in_threads(self._identify, unknown, ahead=HASHED_AHEAD, at_once=32)) as calls:
+            for i, content, error in calls:
+                if error is not None:
+                    self._fail(i, error)
+                contents[i] = content
         return [content or f"unreadable {i}" for i, content in enumerate(contents)]
 
     def _identify(self, i: int) -> str:
@@ -178,7 +180,7 @@ class Encoding:
 
     def _prepared(
         self, prepare: Callable[[int], list[_Input]], missing: Iterable[int], n_views: int
-    ) -> Iterator[_Input]:
+    ) -> Generator[_Input, None, None]:
         """Read and prepare items in threads.
 
         The threads of a CPU that computes wait for one another in every layer, so one that decodes
@@ -190,7 +192,7 @@ class Encoding:
         if not self.backbone.reads_files:  # nothing to wait for
             calls = ((i, prepare(i), None) for i in positions)
         shown = self.progress is not None
-        with tqdm(calls, self.progress, len(positions), disable=not shown) as bar:
+        with closing(calls), tqdm(calls, self.progress, len(positions), disable=not shown) as bar:
             for i, inputs, error in bar:
                 if error is not None:
                     self._fail(i, error)
