@@ -271,9 +271,10 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        """Copy to the device; float64 stays float64 on the CPU only."""
-        dtype = torch.float64 if self.device_ == "cpu" and array.dtype == np.float64 else None
-        return torch.tensor(array, dtype=dtype or torch.float32, device=self.device_)
+        """Copy to the device; float64 stays float64 where the device has it."""
+        device = torch.device(self.device_)
+        wide = array.dtype == np.float64 and device.type != "mps"
+        return torch.tensor(array, dtype=torch.float64 if wide else torch.float32, device=device)
 
     def _make_classifier(self) -> Classifier | None:
         """Make what the model says of rows before they move, in float32, where the field is.
