@@ -172,5 +172,5 @@ def _choices(model: BaseEstimator) -> dict[str, Any]:
     """Return what a fitted model has chosen: a peer its settings, the aligner its stop."""
     if isinstance(model, Peer):
         return {**model.settings_, "chosen on": model.chosen_on_}
-    names = ("n_steps_", "logit_scale_", "joint_", "stop_source_")
+    names = ("n_steps_", "stop_time_", "logit_scale_", "joint_", "stop_source_")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}
