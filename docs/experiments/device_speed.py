@@ -1,6 +1,6 @@
 """Measures prediction and training on the device at hand, beside bare products of the same shapes.
 
-    python docs/experiments/device_speed.py [--device auto] [--rows N] [--repeats 3]
+    python docs/experiments/device_speed.py [--device auto] [--rows N] [--repeats N]
 
 Prints one table, in under two minutes. Features have 512 coordinates and live in the space of the
 class embeddings. Two calls that are compared are made in turn, and the ratio is the median of
@@ -49,6 +49,7 @@ Rows = Iterator[tuple[str, str | float | None]]
 WIDTH = 512
 STEPS = 4  # of training, in an epoch
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "hipLaunchKernel")
+LAUNCHED = ("operators of torch", "launches")  # what of it is counted, unless and if on CUDA
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 
 
@@ -181,7 +182,10 @@ def predictions(device: torch.device, n_classes: int, n_rows: int, repeats: int)
     if n_blocks > 1:
         count(2, 1)  # warmed up
         all_blocks = count(2, n_blocks)
-        yield "launches a solver step", (count(6, n_blocks) - all_blocks)[0] / (4 * n_blocks)
+        yield (
+            f"{LAUNCHED[device.type == 'cuda']} a solver step",
+            (count(6, n_blocks) - all_blocks)[0] / (4 * n_blocks),
+        )
         yield "waits a block", ((all_blocks - count(2, 1)) / (n_blocks - 1))[1]
     if device.type != "cpu":
         on_cpu = FlowMatchingAligner(names, device="cpu").fit(samples, codes)
@@ -230,7 +234,7 @@ def training(device: torch.device, sizes: tuple[int, int], batch_size: int) -> R
     yield "milliseconds", 1e3 * ours
     counts = counted(lambda: run(4), device) - counted(lambda: run(2), device)
     launches, waits = counts / (2 * STEPS)
-    yield "launches a step", launches
+    yield f"{LAUNCHED[device.type == 'cuda']} a step", launches
     yield "waits a step", waits
     if device.type in RECORDERS:
         with mock.patch.dict(RECORDERS, clear=True):
@@ -241,15 +245,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int)
     args = parser.parse_args()
     device = parameters.check_device(args.device)
-    n_rows = args.rows or (5_000 if device.type == "cpu" else 1_000_000)
+    on_cpu = device.type == "cpu"
+    n_rows = args.rows or (5_000 if on_cpu else 1_000_000)
+    repeats = args.repeats or (15 if on_cpu else 3)
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, {n_rows:,} rows")
     parts = {
-        "predict, 50 classes": predictions(device, 50, n_rows, args.repeats),
-        "predict, 1000 classes": predictions(device, 1000, n_rows, args.repeats),
+        "predict, 50 classes": predictions(device, 50, n_rows, repeats),
+        "predict, 1000 classes": predictions(device, 1000, n_rows, repeats),
         "training step, defaults": training(device, (384, 3), 65),
         "training step, the paper's recipe": training(device, (512, 12), 32),
     }
