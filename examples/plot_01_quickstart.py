@@ -80,13 +80,14 @@ nearest = aligner.classes_[(X_test @ means.T).argmax(axis=1)]
 
 stages = np.array(list(aligner.staged_predict(X_test)))
 curve = (stages == y_test).mean(axis=1)
-stop, flow, linear = aligner.n_steps_, aligner.score(X_test, y_test), logistic.score(X_test, y_test)
+stop = round(10 * aligner.stop_time_)  # of the stages, which are 0.1 apart
+flow, linear = aligner.score(X_test, y_test), logistic.score(X_test, y_test)
 # As if drawings were independent. Some show the same emoji, so the true error is rather larger.
 error = np.sqrt(curve * (1 - curve) / len(y_test))
 
 print("test accuracy by step:", " ".join(f"{k}: {value:.3f}" for k, value in enumerate(curve)))
 print(f"zero steps           {curve[0]:.3f}")
-print(f"flow, n_steps={stop:<6} {flow:.3f}  (fitted in {fit_seconds:.1f} s)")
+print(f"flow, to time {aligner.stop_time_:<6.1f} {flow:.3f}  (fitted in {fit_seconds:.1f} s)")
 print(
     f"logistic regression  {linear:.3f}  (C={logistic.best_params_['C']}, chosen and fitted in "
     f"{logistic_seconds:.1f} s)"
@@ -116,10 +117,10 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
 steps = np.arange(len(curve))
 left.fill_between(steps, curve - error, curve + error, color="#56B4E9", alpha=0.25, linewidth=0)
 left.plot(steps, curve, "o-", color="#0072B2", linewidth=2, label="flow ± standard error")
-left.plot(stop, flow, "o", color="#D55E00", markersize=13, label=f"stop at n_steps={stop}")
+left.plot(stop, flow, "o", color="#D55E00", markersize=13, label="stop of predict")
 left.axhline(linear, color="black", linestyle="--", label="logistic regression")
 left.axhline(curve[0], color="0.4", linestyle=":", linewidth=2, label="zero steps")
-left.set(title="Accuracy along the flow", xlabel="steps of the solver", xticks=steps)
+left.set(title="Accuracy along the flow", xlabel="steps of 0.1", xticks=steps)
 left.set_ylabel(f"accuracy on {len(y_test)} test drawings")
 left.margins(y=0.35)  # room for the legend
 left.legend(loc="lower right", ncols=2, frameon=False)

@@ -45,12 +45,12 @@ print(f"features {X.shape}, text {vectors.shape}")
 # %%
 # Fit
 # ---
-# Widths differ, so the class embeddings are mapped into the space of the features. The number of
-# steps is chosen, and the probabilities are calibrated, on the support set itself.
+# Widths differ, so the class embeddings are mapped into the space of the features. The stop is
+# chosen, and the probabilities are calibrated, on the support set itself.
 
 X_few, y_few = few_shot(X, y, n_shots=4, random_state=0)
 aligner = FlowMatchingAligner().fit(X_few, y_few, text)
-print(f"one space: {aligner.joint_}; steps: {aligner.n_steps_} (by {aligner.stop_source_})")
+print(f"one space: {aligner.joint_}; stop: {aligner.stop_time_} (by {aligner.stop_source_})")
 print(f"test accuracy, 4 samples a class: {aligner.score(emoji.X_test, emoji.y_test):.3f}")
 
 # %%

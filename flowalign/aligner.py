@@ -171,10 +171,11 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     hidden_dim=X.shape[1], max_iter=200, batch_size=32, learning_rate_init=2e-4, weight_decay=0.01,
     noise=0)``; the defaults of the network are leaner. ``docs/theory.rst`` derives the closed form.
 
-    Prediction runs in the dtype of X, float32 or float64, on the CPU and in float32 on other
-    devices; 16-bit features become float32. With the fixed-grid solvers the result of a row does
-    not depend on the rows beside it; with adaptive ones up to their tolerance. Of torch tensors
-    predictions are tensors where they are, under scikit-learn's ``array_api_dispatch``.
+    Prediction runs in the dtype of X, float32 or float64, on the CPU and on CUDA, and in float32 on
+    MPS, which has no other; 16-bit features become float32. With the fixed-grid solvers the result
+    of a row does not depend on the rows beside it; with adaptive ones up to their tolerance. Of
+    torch tensors predictions are tensors where they are, under scikit-learn's
+    ``array_api_dispatch``.
 
     **How sure to be, and where to stop**, is chosen on held-out samples. The model of the classes
     is calibrated on support samples, each left out of it. The stop is chosen on validation data if

@@ -290,7 +290,8 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _dtype(self, features: NDArray[Any] | Tensor) -> torch.dtype:
         """Return that of the states: float64 stays float64, but on devices that lack it."""
         wide = str(features.dtype).removeprefix("torch.") == "float64"
-        return torch.float64 if wide and self.device_ != "mps" else torch.float32
+        narrow = torch.device(self.device_).type == "mps"
+        return torch.float64 if wide and not narrow else torch.float32
 
     def _make_classifier(self) -> Classifier | None:
         """Make what the model says of rows before they move, in float32, where the field is.
@@ -362,7 +363,7 @@ def _collected(
             if values.is_floating_point():
                 dtype = getattr(torch, str(features.dtype).removeprefix("torch."))
             place = features.device if tensors else device if values.ndim == 1 else "cpu"
-            if str(place) == "mps" and dtype == torch.float64:
+            if torch.device(place).type == "mps" and dtype == torch.float64:
                 place = "cpu"
             result = torch.empty((len(features), *values.shape[1:]), dtype=dtype, device=place)
         result[start : start + len(values)] = values

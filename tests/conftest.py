@@ -8,8 +8,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: one thread i
 
 import numpy as np
 import pytest
+from second_device import second_device
 
-from flowalign import FlowMatchingAligner, save
+from flowalign import FlowMatchingAligner, parameters, save
 from flowalign.datasets import make_cross_modal
 
 # What pytest -m core runs: files about the mathematics, which need no estimator and no files.
@@ -19,6 +20,24 @@ CORE = {
     "means_and_covariance", "novelty", "ode", "path", "posterior", "reserve", "samples", "spaces",
     "sphere", "spreads", "statistics", "stopping", "training",
 }  # fmt: skip
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--second-device", action="store_true", help="fit on a stand-in for a GPU; second_device.py"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def automatic_device(request):
+    """What device="auto" is: a stand-in for a GPU if that was asked for."""
+    if not request.config.getoption("second_device"):
+        yield
+        return
+    check = parameters.check_device
+    with second_device() as device, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parameters, "check_device", lambda x: device if x == "auto" else check(x))
+        yield
 
 
 def pytest_collection_modifyitems(items):

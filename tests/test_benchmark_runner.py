@@ -86,6 +86,7 @@ def test_the_aligner_is_among_the_methods(sets, tmp_path):
     ours = next(row for row in rows if row["method"] == "flowalign")
     assert ours["choices"]["stop_source_"] == "leave-one-out"
     assert ours["choices"]["n_steps_"] in range(11)
+    assert 0 <= ours["choices"]["stop_time_"] <= 1
 
 
 def test_processes_give_the_same_rows(sets, tmp_path):

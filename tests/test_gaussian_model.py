@@ -173,7 +173,7 @@ def test_the_aligner_keeps_its_model(data):
     aligner = FlowMatchingAligner(data.class_embeddings).fit(data.X_train, data.y_train)
     model = aligner.gaussian_model_
     np.testing.assert_array_equal(
-        model.statistics.counts, np.unique(data.y_train, return_counts=True)[1]
+        model.statistics.counts.cpu(), np.unique(data.y_train, return_counts=True)[1]
     )
     assert aligner.joint_
     assert model.evidence.heeds_text
@@ -202,7 +202,7 @@ def test_the_network_has_the_same(data):
 
 def test_the_density_tells_the_classes_of_new_rows(data):
     aligner = FlowMatchingAligner(normalize=False).fit(data.X_train, data.y_train)
-    codes = aligner.gaussian_model_.log_density(data.X_test).argmax(dim=1)
+    codes = aligner.gaussian_model_.log_density(data.X_test).argmax(dim=1).cpu()
     assert np.mean(aligner.classes_[codes] == data.y_test) > 0.9
 
 

@@ -40,7 +40,7 @@ def covariance(model):
 def the_same(one, other, X, atol=1e-6):
     """Estimates of the classes, and all that is chosen on samples."""
     assert one.classes_.tolist() == other.classes_.tolist()
-    a, b = one.gaussian_model_, other.gaussian_model_
+    a, b = (aligner.gaussian_model_.to(torch.device("cpu")) for aligner in (one, other))
     np.testing.assert_array_equal(a.statistics.counts, b.statistics.counts)
     size = float(b.within.variances.max()) ** 0.5
     np.testing.assert_allclose(a.class_means.means, b.class_means.means, atol=atol * size)
@@ -242,7 +242,8 @@ def test_unlabelled_rows_stay_as_they_counted(data):
     apart = aligner.gaussian_model_.class_means.means - plain.gaussian_model_.class_means.means
     assert apart.abs().max() > 0.01
     np.testing.assert_allclose(
-        aligner._inductive_model.class_means.means, plain.gaussian_model_.class_means.means
+        aligner._inductive_model.class_means.means.cpu(),
+        plain.gaussian_model_.class_means.means.cpu(),
     )
     with pytest.raises(AttributeError, match="gone on with more samples"):
         _ = aligner.transduction_

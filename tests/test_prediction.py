@@ -188,7 +188,8 @@ def test_length_is_no_similarity(data, velocity_field):
     model.fit(data.X_train, data.y_train, E)
     np.testing.assert_allclose(np.linalg.norm(model.class_embeddings_, axis=1), lengths, rtol=1e-5)
     cosines = cosine_similarity(model.transform(data.X_test), model.class_embeddings_)
-    expected = cosines + model._classifier.log_proba(torch.tensor(data.X_test)).numpy()
+    rows = torch.tensor(data.X_test, device=model.device_)
+    expected = cosines + model._classifier.log_proba(rows).cpu().numpy()
     scores = model.decision_function(data.X_test)
     np.testing.assert_allclose(scores, 7 * expected, rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(

@@ -93,7 +93,7 @@ def test_with_labels_there_are_as_many_of_each_in_their_order(aligner, data):
     np.testing.assert_array_equal(y, np.repeat(wanted, 7))
     assert y.dtype == aligner.classes_.dtype
     # Each row is of the class that it is called: nearer to its mean than others are on average.
-    means = aligner.gaussian_model_.class_means.means.numpy()
+    means = aligner.gaussian_model_.class_means.means.cpu().numpy()
     codes = np.searchsorted(aligner.classes_, y)
     own = np.linalg.norm(X - means[codes], axis=1).mean()
     assert own < np.linalg.norm(X - means[np.roll(codes, 7)], axis=1).mean()
@@ -112,7 +112,7 @@ def test_where_lengths_mean_something_they_are_drawn(data):
     aligner = FlowMatchingAligner(n_steps=0, logit_scale=1.0, normalize=False)
     X, y = aligner.fit(wide, data.y_train).sample(400, labels=aligner.classes_, random_state=0)
     assert X.dtype == np.float64
-    expected = aligner.gaussian_model_.class_means.means
+    expected = aligner.gaussian_model_.class_means.means.cpu()
     found = np.stack([X[y == label].mean(axis=0) for label in aligner.classes_])
     np.testing.assert_allclose(found, expected, atol=0.05 * np.linalg.norm(wide, axis=1).mean())
 

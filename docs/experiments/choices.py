@@ -28,6 +28,7 @@ from sklearn.metrics import log_loss
 from sklearn.metrics.pairwise import cosine_similarity
 
 from flowalign import FlowMatchingAligner
+from flowalign.ode import STEP_SIZE, nearest_step
 
 
 def calibration_error(probabilities, codes, n_bins: int = 15) -> float:
@@ -55,10 +56,10 @@ def evaluate(
             seconds[name].append(time.perf_counter() - start)
     curve = [100 * np.mean(labels == y_test) for labels in model.staged_predict(X_test)]
     row = {
-        "step": model.n_steps_,
+        "step": (step := nearest_step(model.stop_time_, STEP_SIZE)),
         "scale": model.logit_scale_,
         "no steps": curve[0],
-        "chosen": curve[model.n_steps_],
+        "chosen": curve[step],
         "best": max(curve),
     }
     X_test = X_test.astype(float)  # in float32 rows sum to one too roughly for log_loss

@@ -175,5 +175,5 @@ def choices(model: BaseEstimator) -> dict[str, Any]:
         return {**model.settings_, "chosen on": model.chosen_on_}
     if isinstance(model, MultiViewAligner):
         return dict(zip(model.named_views_, model.view_weights_.tolist(), strict=True))
-    names = ("n_steps_", "logit_scale_", "joint_", "stop_source_")
+    names = ("n_steps_", "stop_time_", "logit_scale_", "joint_", "stop_source_")
     return {name: getattr(model, name) for name in names if hasattr(model, name)}

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -119,6 +119,13 @@ class VelocityField(nn.Module, ABC):
         # np.array copies: arrays from a memory map are read-only, which torch does not know.
         weights = {name: torch.from_numpy(np.array(w)) for name, w in state["weights"].items()}
         self._rebuild(state["config"], weights)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A pickle opens on the CPU; a copy stays where the field is.
+        copied = type(self).__new__(type(self))
+        weights = {name: w.detach().clone() for name, w in self.state_dict().items()}
+        copied._rebuild(dict(self.config), weights)
+        return copied
 
 
 class Fitted(NamedTuple):
