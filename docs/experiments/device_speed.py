@@ -38,12 +38,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from flowalign import ClassEmbeddings, FlowMatchingAligner, blocks, parameters
 from flowalign.network import MLPField
+from flowalign.network.graph import RECORDERS
 from flowalign.network.training import train
-
-try:
-    from flowalign.network.graph import RECORDERS
-except ImportError:  # a version that has no graphs
-    RECORDERS = {}
 
 Rows = Iterator[tuple[str, str | float | None]]
 WIDTH = 512
