@@ -206,14 +206,16 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _features(self, X: Any) -> tuple[NDArray[Any] | Tensor, bool]:
         """Check new features; where scikit-learn dispatches on arrays, tensors stay tensors."""
         if not (isinstance(X, Tensor) and get_config()["array_api_dispatch"]):
-            return self._check_X(X)
+            # Where a look at rows costs more than their products, blocks are looked at on the device.
+            on_device = hasattr(self, "device_") and torch.device(self.device_).type == "cuda"
+            return self._check_X(X, finite=not on_device)
         check_is_fitted(self)
         parameters.check_predict_parameters(self.get_params(deep=False))
         features = inputs.float_tensor(X, "X")
         validate_data(self, features, reset=False, skip_check_array=True)  # the width
         return features, not X.is_floating_point()
 
-    def _check_X(self, X: Any) -> tuple[NDArray[Any], bool]:
+    def _check_X(self, X: Any, *, finite: bool = True) -> tuple[NDArray[Any], bool]:
         """Return new features in the form of those of the fit, not yet normalised.
 
         The second value says whether rows of zeros are allowed among them.
@@ -221,7 +223,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         parameters.check_predict_parameters(self.get_params(deep=False))
         array = inputs.as_numpy(X, "X")
-        checks: dict[str, Any] = {"dtype": inputs.float_dtypes(array)}
+        checks: dict[str, Any] = {"dtype": inputs.float_dtypes(array), "ensure_all_finite": finite}
         if (given := inputs.named(X, array)) is array:
             features = validate_data(self, array, reset=False, **checks)
         else:

@@ -265,12 +265,12 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return torch.where(rows.scores < self.unknown_threshold_, -1, codes)
 
     def _labels(self, codes: NDArray[np.int64] | Tensor) -> Any:
-        """Labels of classes: of a tensor a tensor, unless labels are strings."""
+        """Labels of classes: of a tensor a tensor, unless it cannot hold them, as strings."""
         labels = self.classes_
         if self.unknown_label is not None:
             labels = parameters.labels_with_unknown(self.classes_, self.unknown_label)
         if isinstance(codes, Tensor):
-            if labels.dtype.kind in "biuf":
+            if labels.dtype.kind in "bif" or labels.dtype == np.uint8:
                 return torch.tensor(labels, device=codes.device)[codes]
             codes = codes.cpu().numpy()
         return labels[codes]

@@ -126,7 +126,7 @@ class RowBlocks:
             rows = buffer[: part.stop - part.start]
             np.copyto(rows.numpy(), self.features[part], casting="same_kind")
             sent = rows.to(self.device, non_blocking=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self.device))
             yield part, sent
 
     def _prepared(self, x: Tensor) -> Tensor:
