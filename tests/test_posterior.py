@@ -28,10 +28,11 @@ def classifier():
 @pytest.mark.parametrize("what", ["log_proba", "ratios"])
 def test_rows_beyond_the_numbers_of_a_dtype_are_refused(what, classifier):
     far = 1e17 * torch.ones(1, 6, dtype=torch.float64)
-    assert torch.isfinite(getattr(classifier, what)(far)).all()
+    said = getattr(classifier, what)(far)
+    assert in_range(said) is said
     single = classifier.to(torch.float32)
     with pytest.raises(ValueError, match="so far from the classes that their distances are no"):
-        getattr(single, what)(far.float())
+        in_range(getattr(single, what)(far.float()))
 
 
 def test_a_copy_in_another_dtype_leaves_the_first_as_it_was(classifier):
