@@ -114,8 +114,8 @@ class RowBlocks:
                 if narrow and rows.dtype == np.float64:  # of which float32 may have no numbers
                     rows = rows / np.abs(rows).max(axis=1, keepdims=True).clip(SMALLEST)
                 # A copy: torch takes no rows that are read-only, or that stand backwards.
-                rows = np.array(rows, dtype="f4" if self.dtype == torch.float32 else "f8")
-                yield part, torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+                dtype = "f4" if self.dtype == torch.float32 else "f8"
+                yield part, torch.from_numpy(np.array(rows, dtype, order="C")).to(self.device)
 
     def _through_pinned_buffers(self, parts: Iterator[slice]) -> Iterator[tuple[slice, Tensor]]:
         """Copy blocks to the device by turns through two buffers, so that nobody waits."""

@@ -13,6 +13,7 @@ from flowalign.datasets import make_cross_modal
 from flowalign.gaussian.evidence import Evidence, evenly
 from flowalign.gaussian.left_out import LeftOutSamples
 from flowalign.gaussian.model import GaussianModel
+from flowalign.gaussian.posterior import in_range
 
 
 @pytest.fixture
