@@ -206,7 +206,7 @@ class FlowTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _features(self, X: Any) -> tuple[NDArray[Any] | Tensor, bool]:
         """Check new features; where scikit-learn dispatches on arrays, tensors stay tensors."""
         if not (isinstance(X, Tensor) and get_config()["array_api_dispatch"]):
-            # There a look on the host costs as much as the products; blocks are looked at instead.
+            # A look on the host would take as long as a GPU's products: it looks at its blocks.
             on_device = hasattr(self, "device_") and torch.device(self.device_).type == "cuda"
             return self._check_X(X, finite=not on_device)
         check_is_fitted(self)

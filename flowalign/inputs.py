@@ -199,6 +199,14 @@ def label_values(labels: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def labels_with(y: NDArray[Any], classes: Any) -> NDArray[Any]:
+    """Labels of samples, and those that are listed as `classes` if these are not None, sorted."""
+    labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
+    if classes is None:
+        return labels
+    return union_of_labels(labels, np.unique(label_values(classes, "classes")))
+
+
 def union_of_labels(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """Labels of both, sorted."""
     if not len(one) or not len(other):

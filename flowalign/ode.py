@@ -76,8 +76,6 @@ def solve(
     x: Tensor,
     times: Sequence[float],
     solver: str = "euler",
-    *,
-    last_only: bool = False,
 ) -> Tensor:
     """Follow a flow from features ``x``, (n, d): the states of :func:`integrate`.
 
@@ -90,7 +88,6 @@ def solve(
         times,
         solver,
         singular_end=flow.singular_end,
-        last_only=last_only,
     )
 
 
@@ -170,10 +167,12 @@ def _euler(
     velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: Tensor, *, last_only: bool
 ) -> Tensor:
     """Take Euler's steps. torchdiffeq compares times on the device at each, and a GPU waits."""
-    states = [x]
+    kept, state = [x], x
     for t, length in zip(times[:-1].unbind(), times.diff().unbind(), strict=True):
-        states.append(torch.addcmul(states[-1], length, velocity(t, states[-1])))
-    return torch.stack([states[0], states[-1]] if last_only else states)
+        state = torch.addcmul(state, length, velocity(t, state))
+        if not last_only:
+            kept.append(state)
+    return torch.stack([x, state] if last_only else kept)
 
 
 def _beginning_with(

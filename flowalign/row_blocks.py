@@ -64,9 +64,6 @@ class RowBlocks:
         self._noted: list[tuple[Tensor, str, slice, Tensor | None]] = []
         self._block = slice(0, 0)
 
-    def __len__(self) -> int:
-        return len(self.features)
-
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """Yield the number of the first row of each block, and its rows, (m, d)."""
         for block, raw in self._raw_blocks():

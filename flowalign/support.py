@@ -131,10 +131,7 @@ class Support(NamedTuple):
             )
         names_and_width = inputs.named(given_X, X[:1])
         X = prepared(X, "X", bool(aligner.normalize), integers)
-        labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
-        if classes is not None:
-            listed = inputs.label_values(classes, "classes")
-            labels = inputs.union_of_labels(labels, np.unique(listed))
+        labels = inputs.labels_with(y, classes)
         names = names_after(
             None if seen is None else aligner._names(),
             class_embeddings,

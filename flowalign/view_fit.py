@@ -94,10 +94,7 @@ class ViewFit:
         if not further:
             given, in_fit = (class_embeddings, True) if own is None else (own, False)
             return names_of(given, y, fit_argument=in_fit, normalize=normalize)[0]
-        labels = np.unique(y) if len(y) else np.empty(0, y.dtype)
-        if classes is not None:
-            listed = inputs.label_values(classes, "classes")
-            labels = inputs.union_of_labels(labels, np.unique(listed))
+        labels = inputs.labels_with(y, classes)
         known = self.aligner._names() if self.seen else None
         given = class_embeddings if own is None else None
         return names_after(known, given, own, labels, normalize=normalize)
