@@ -18,4 +18,4 @@ __all__ = [
     "save",
     "show_versions",
 ]
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
