@@ -1,0 +1,3 @@
+"""Peers that learn from unlabelled rows."""
+
+UNLABELED: dict = {}
