@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
+from flowalign.benchmark.convex_peers import CrossModalProbe, ProKeR
 from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
 from flowalign.benchmark.peers import (
@@ -36,7 +37,9 @@ METHODS: dict[str, BaseEstimator] = {
     "zero-shot": ZeroShot(),
     "class means": NearestClassMean(),
     "logistic regression": LinearProbe(),
+    "cross-modal probe": CrossModalProbe(),
     "GDA-CLIP": GDA(),
+    "ProKeR": ProKeR(),
     "Tip-Adapter": TipAdapter(),
     "Tip-Adapter-F": TipAdapterF(),
     "CLIP-Adapter": CLIPAdapter(),
