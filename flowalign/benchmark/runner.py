@@ -26,6 +26,7 @@ from flowalign.benchmark.peers import (
     ZeroShot,
 )
 from flowalign.benchmark.store import Task, cells, collect
+from flowalign.benchmark.tabular import TabICL
 from flowalign.multi_view import MultiViewAligner
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ METHODS: dict[str, BaseEstimator] = {
     "LP++": LPPlusPlus(),
     "TaskRes": TaskRes(),
 }
+
+# Not run unless named: they need an optional dependency and download weights.
+EXTRA_METHODS: dict[str, BaseEstimator] = {"TabICL": TabICL()}
 
 
 @dataclass(frozen=True)
