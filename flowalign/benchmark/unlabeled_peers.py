@@ -1,3 +1,0 @@
-"""Peers that learn from unlabelled rows."""
-
-UNLABELED: dict = {}
