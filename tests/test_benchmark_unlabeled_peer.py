@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from flowalign.benchmark.dirichlet_peer import EMDirichlet
+from flowalign.benchmark.gaussian_peers import TransCLIP
 from flowalign.benchmark.peers import ZeroShot
-from flowalign.benchmark.transductive_peers import EMDirichlet, TransCLIP
 from flowalign.benchmark.unlabeled_peers import UNLABELED, SelfTraining
 from flowalign.datasets import make_cross_modal
 
@@ -40,7 +41,7 @@ def test_the_pool_is_classified_in_its_order(name, data):
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(model.classes_[proba.argmax(axis=1)], model.transduction_)
     order = np.random.default_rng(0).permutation(len(data.X_test))
-    other = fitted(UNLABELED[name].set_params(), data, data.X_test[order])
+    other = fitted(UNLABELED[name], data, data.X_test[order])
     np.testing.assert_allclose(other.transduction_proba_, proba[order], atol=1e-3)
     assert other.settings_ == model.settings_
     np.testing.assert_array_equal(

@@ -1,8 +1,8 @@
 """Peers of the aligner that learn from unlabelled rows too, and answer for new ones.
 
-Those that answer for the pool alone are in :mod:`flowalign.benchmark.transductive_peers`. All take
-``fit(X, y, class_embeddings, X_unlabeled=pool)``, and are listed in ``UNLABELED`` by the names that
-reports have for them.
+Those that answer for the pool alone are in :mod:`flowalign.benchmark.gaussian_peers` and
+:mod:`flowalign.benchmark.dirichlet_peer`. All take ``fit(X, y, class_embeddings,
+X_unlabeled=pool)``, and are listed in ``UNLABELED`` by the names that reports have for them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
+from flowalign.benchmark.dirichlet_peer import EMDirichlet
+from flowalign.benchmark.gaussian_peers import StatA, TransCLIP
 from flowalign.benchmark.peer import LOGIT_SCALE, PerSetting, cosine_logits
-from flowalign.benchmark.transductive_peers import EMDirichlet, StatA, TransCLIP
 from flowalign.benchmark.unlabeled_peer import UnlabeledPeer
 from flowalign.sphere import unit_rows
 

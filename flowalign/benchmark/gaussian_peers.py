@@ -1,16 +1,18 @@
-"""Peers that classify a pool of unlabelled rows as a whole, each as its paper says unless noted.
+"""TransCLIP and StatA: mixtures of Gaussians that take in a pool of unlabelled rows as a whole.
 
-They are :class:`~flowalign.benchmark.unlabeled_peer.TransductivePeer`: rows outside the pool have
-no answer. Where a paper chooses on validation data, the support set serves here.
+Each is as its paper says unless noted. Rows outside the pool have no answer.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.special import gammaln, log_softmax, polygamma, psi, softmax
+from scipy.special import log_softmax, softmax
 
 from flowalign import blocks
 from flowalign.benchmark.peer import cosine_logits
@@ -68,15 +70,16 @@ class GaussianPeer(TransductivePeer):
     def _prepare(self, rows: NDArray[Any]) -> csr_matrix:
         return neighbors(rows)
 
-    def _estimate(
+    @abstractmethod
+    def _estimator(
         self,
         rows: NDArray[Any],
         known: NDArray[Any],
         classes: NDArray[Any],
-        anchors: Gaussians,
+        text: NDArray[Any],
         **setting: float,
-    ) -> Gaussians:
-        raise NotImplementedError
+    ) -> Callable[[NDArray[Any]], Gaussians]:
+        """Return what makes Gaussians of classes, (N, C). Those that are given are the first."""
 
     def _solve(
         self,
@@ -90,20 +93,34 @@ class GaussianPeer(TransductivePeer):
         zero_shot = log_softmax(cosine_logits(text, rows), axis=1)
         classes = np.eye(len(text), dtype=rows.dtype)[known]
         classes[asked] = np.exp(zero_shot[asked])
-        anchors = anchors_of(rows, classes, text)
+        estimate = self._estimator(rows, known, classes, text, **setting)
         prior, to_others, logits = self.text_weight * zero_shot[asked], shared[asked], classes
         for _ in range(self.n_rounds):
-            gaussians = self._estimate(rows, known, classes, anchors, **setting)
-            evidence = gaussians.log_density(rows[asked]) + prior
+            evidence = estimate(classes).log_density(rows[asked]) + prior
             for _ in range(self.n_steps):
                 logits = evidence + to_others @ classes
                 classes[asked] = softmax(logits, axis=1)
         return logits
 
 
-def anchors_of(rows: NDArray[Any], shares: NDArray[Any], text: NDArray[Any]) -> Gaussians:
-    """Gaussians about the text, (C, d), with the spread of rows that belong to it by shares."""
-    return Gaussians(text, spread(rows, shares, text) / shares.sum(axis=0)[:, None])
+def shared_spread(rows: NDArray[Any], weights: NDArray[Any], classes: NDArray[Any]) -> Gaussians:
+    """Gaussians with one diagonal in common, of rows with weights, (N,), and classes, (N, C)."""
+    shares = weights[:, None] * classes
+    means = shares.T.astype(rows.dtype) @ rows / shares.sum(axis=0)[:, None]
+    variances = spread(rows, shares, means).sum(axis=0, keepdims=True) / weights.sum()
+    return Gaussians(means.astype(rows.dtype), np.maximum(variances, SMALLEST_VARIANCE))
+
+
+def anchored(
+    rows: NDArray[Any], alpha: float, anchors: Gaussians, classes: NDArray[Any]
+) -> Gaussians:
+    """Gaussians of rows with classes, (N, C), each with ``alpha`` rows of its anchor beside."""
+    totals = classes.sum(axis=0)[:, None] + alpha
+    sums = classes.T.astype(rows.dtype) @ rows + alpha * anchors.means
+    means = (sums / totals).astype(rows.dtype)
+    about = anchors.variances + np.square(anchors.means - means)
+    variances = (spread(rows, classes, means) + alpha * about) / totals
+    return Gaussians(means, np.maximum(variances, SMALLEST_VARIANCE))
 
 
 def spread(rows: NDArray[Any], shares: NDArray[Any], means: NDArray[Any]) -> NDArray[Any]:
@@ -147,20 +164,18 @@ class TransCLIP(GaussianPeer):
     def __init__(self, gamma: float | str = "auto") -> None:
         self.gamma = gamma
 
-    def _estimate(
+    def _estimator(
         self,
         rows: NDArray[Any],
         known: NDArray[Any],
         classes: NDArray[Any],
-        anchors: Gaussians,
+        text: NDArray[Any],
         **setting: float,
-    ) -> Gaussians:
+    ) -> Callable[[NDArray[Any]], Gaussians]:
         asked = known == UNKNOWN
-        weights = np.where(asked, 1 / asked.sum(), setting["gamma"] / max(1, (~asked).sum()))
-        shares = weights[:, None] * classes
-        means = shares.T.astype(rows.dtype) @ rows / shares.sum(axis=0)[:, None]
-        variances = spread(rows, shares, means).sum(axis=0, keepdims=True) / weights.sum()
-        return Gaussians(means, np.maximum(variances, SMALLEST_VARIANCE))
+        n_labelled = (~asked).sum()
+        weights = np.where(asked, 1 / asked.sum(), setting["gamma"] / n_labelled)
+        return partial(shared_spread, rows, weights)
 
 
 class StatA(GaussianPeer):
@@ -193,106 +208,13 @@ class StatA(GaussianPeer):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def _estimate(
+    def _estimator(
         self,
         rows: NDArray[Any],
         known: NDArray[Any],
         classes: NDArray[Any],
-        anchors: Gaussians,
-        **setting: float,
-    ) -> Gaussians:
-        totals = classes.sum(axis=0)[:, None] + self.alpha
-        sums = classes.T.astype(rows.dtype) @ rows + self.alpha * anchors.means
-        means = (sums / totals).astype(rows.dtype)
-        about = anchors.variances + np.square(anchors.means - means)
-        variances = (spread(rows, classes, means) + self.alpha * about) / totals
-        return Gaussians(means, np.maximum(variances, SMALLEST_VARIANCE))
-
-
-class EMDirichlet(TransductivePeer):
-    """EM-Dirichlet [1]_: a mixture of Dirichlet distributions of zero-shot probabilities.
-
-    A row is the softmax of its cosines to the text, sharpened by a temperature. Each class has a
-    Dirichlet distribution of such rows. Labelled rows keep their class; the others get theirs by
-    expectation-maximisation, whose logarithms of class shares are the paper's complexity term with
-    as much weight as there are rows. Twenty rounds.
-
-    Parameters
-    ----------
-    temperature : float or "auto"
-        Factor of the cosines. A single sample a class: 30, the paper's.
-
-    Notes
-    -----
-    Parameters of the distributions are found by Newton's method, guarded by a line search, in the
-    place of the paper's majorants: both go to the only maximum. A class of a single row has none,
-    so that the sum of its parameters is bounded.
-
-    References
-    ----------
-    .. [1] S. Martin, Y. Huang, F. Shakeri, J.-C. Pesquet and I. Ben Ayed, "Transductive Zero-Shot
-       and Few-Shot CLIP", CVPR 2024, arXiv 2405.18437.
-    """
-
-    candidates: ClassVar = {"temperature": (10.0, 30.0, 60.0, 100.0)}
-    usual: ClassVar = {"temperature": 30.0}
-    n_folds: ClassVar[int] = 2
-    n_rounds: ClassVar[int] = 20
-
-    def __init__(self, temperature: float | str = "auto") -> None:
-        self.temperature = temperature
-
-    def _solve(
-        self,
-        rows: NDArray[Any],
-        known: NDArray[Any],
         text: NDArray[Any],
-        shared: None,
         **setting: float,
-    ) -> NDArray[Any]:
-        asked = known == UNKNOWN
-        cosines = (rows @ text.T).astype(np.float64)
-        log_rows = log_softmax(setting["temperature"] * cosines, axis=1)
-        classes = np.eye(len(text))[known]
-        logits = log_rows[asked]
-        parameters = np.ones((len(text), len(text)))
-        for _ in range(self.n_rounds):
-            classes[asked] = softmax(logits, axis=1)
-            totals = classes.sum(axis=0)
-            parameters = dirichlet(classes.T @ log_rows / totals[:, None], parameters)
-            constants = gammaln(parameters.sum(axis=1)) - gammaln(parameters).sum(axis=1)
-            logits = log_rows[asked] @ (parameters - 1).T + constants + np.log(totals / len(rows))
-        return logits
-
-
-MOST_CONCENTRATED = 1e4  # sum of a Dirichlet distribution's parameters
-
-
-def dirichlet(log_means: NDArray[Any], parameters: NDArray[Any], n_steps: int = 2) -> NDArray[Any]:
-    """Take steps towards the most likely parameters, (C, K), from others.
-
-    ``log_means``, (C, K), are means of the logarithms of the rows of each class.
-    """
-
-    def likelihood(a: NDArray[Any]) -> NDArray[Any]:
-        inside = (a > 0).all(axis=1) & (a.sum(axis=1) < MOST_CONCENTRATED)
-        a = np.where(inside[:, None], a, 1.0)
-        value = gammaln(a.sum(axis=1)) - gammaln(a).sum(axis=1) + (a * log_means).sum(axis=1)
-        return np.where(inside, value, -np.inf)
-
-    for _ in range(n_steps):
-        total = parameters.sum(axis=1, keepdims=True)
-        slope = psi(total) - psi(parameters) + log_means
-        own, common = polygamma(1, parameters), polygamma(1, total)
-        shift = (slope / own).sum(axis=1, keepdims=True)
-        shift = shift / (1 / common - (1 / own).sum(axis=1, keepdims=True))
-        step = (slope + shift) / own
-        now, length = likelihood(parameters), np.ones(len(parameters))
-        for _ in range(20):
-            worse = likelihood(parameters + length[:, None] * step) < now
-            if not worse.any():
-                break
-            length[worse] /= 2
-        length[worse] = 0
-        parameters = parameters + length[:, None] * step
-    return parameters
+    ) -> Callable[[NDArray[Any]], Gaussians]:
+        variances = spread(rows, classes, text) / classes.sum(axis=0)[:, None]
+        return partial(anchored, rows, self.alpha, Gaussians(text, variances))
