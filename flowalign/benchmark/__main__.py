@@ -17,7 +17,7 @@ from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.open_set import run_open_set
 from flowalign.benchmark.pools import SETTINGS
 from flowalign.benchmark.report import write_report
-from flowalign.benchmark.runner import METHODS, run
+from flowalign.benchmark.runner import EXTRA_METHODS, METHODS, run
 from flowalign.benchmark.several_views import run_several_views
 from flowalign.benchmark.unlabeled import UNLABELED_METHODS, run_unlabeled
 from flowalign.benchmark.view_sets import has_views
@@ -46,11 +46,13 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"what is given and asked, some of: {', '.join(EVERY_SETTING)}; by default "
         "several-views for feature sets of several views, inductive for the others",
     )  # fmt: skip
-    every_method = [*METHODS, *(name for name in UNLABELED_METHODS if name not in METHODS)]
-    parser.add_argument("--methods", nargs="+", choices=every_method, metavar="METHOD",
-                        help="all by default; inductive settings have some of: "
-                        f"{', '.join(METHODS)}; those with unlabelled rows some of: "
-                        f"{', '.join(UNLABELED_METHODS)}")  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD",
+        choices=dict.fromkeys([*METHODS, *EXTRA_METHODS, *UNLABELED_METHODS]),
+        help=f"of the inductive setting some of: {', '.join(METHODS)} (all by default), "
+        f"{', '.join(EXTRA_METHODS)}; of those with unlabelled rows some of: "
+        f"{', '.join(UNLABELED_METHODS)} (all by default)",
+    )  # fmt: skip
     parser.add_argument(
         "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
     )
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
             _check_sets(single, several, args, parser)
             rows = open_set = views = unlabeled = []
             if single and INDUCTIVE in settings:
-                methods = _chosen(METHODS, args, INDUCTIVE, parser)
+                methods = _chosen(METHODS | EXTRA_METHODS, args, INDUCTIVE, parser)
                 rows = run(single, args.out, methods=methods, oracle=args.oracle, **draws)
             if single and (pooled := [name for name in settings if name in SETTINGS]):
                 methods = _chosen(UNLABELED_METHODS, args, " and ".join(pooled), parser)
@@ -147,8 +149,9 @@ def _chosen(
     setting: str,
     parser: argparse.ArgumentParser,
 ) -> dict[str, BaseEstimator]:
-    """Return those of --methods, or all."""
-    chosen = {name: methods[name] for name in args.methods or methods if name in methods}
+    """Return those of --methods, or all that need nothing more than flowalign does."""
+    usual = [name for name in methods if name not in EXTRA_METHODS]
+    chosen = {name: methods[name] for name in args.methods or usual if name in methods}
     if not chosen:
         parser.error(f"--methods: none of {', '.join(args.methods)} is for --setting {setting}")
     return chosen
