@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import solve
 
 from flowalign.benchmark.peer import LOGIT_SCALE, Peer, PerSetting
-from flowalign.benchmark.peers import _logistic
+from flowalign.benchmark.peers import logistic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,4 +122,4 @@ class CrossModalProbe(Peer):
 
     def _train(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> Scorer:
         rows = np.vstack([X, text])
-        return PerSetting(partial(_logistic, rows, np.append(codes, np.arange(len(text)))))
+        return PerSetting(partial(logistic, rows, np.append(codes, np.arange(len(text)))))
