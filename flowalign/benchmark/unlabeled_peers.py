@@ -55,6 +55,16 @@ class Spreading(UnlabeledPeer):
     References
     ----------
     .. [1] D. Zhou et al., "Learning with Local and Global Consistency", NeurIPS 2003.
+
+    Examples
+    --------
+    >>> from flowalign.benchmark.unlabeled_peers import Spreading
+    >>> from flowalign.datasets import make_cross_modal
+    >>> data = make_cross_modal(random_state=0)
+    >>> pool, others = data.X_test[::2], data.X_test[1::2]
+    >>> peer = Spreading().fit(data.X_train, data.y_train, X_unlabeled=pool)
+    >>> len(peer.transduction_) == len(pool) and len(peer.predict(others)) == len(others)
+    True
     """
 
     candidates: ClassVar = {"n_neighbors": (20, 50)}
