@@ -1,5 +1,6 @@
 """EM-Dirichlet: a mixture over zero-shot probabilities that takes in a pool of unlabelled rows.
 
+It has not been compared with the published code, nor has a figure of the paper been made again.
 Rows outside the pool have no answer.
 """
 

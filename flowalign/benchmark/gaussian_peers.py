@@ -1,6 +1,8 @@
 """TransCLIP and StatA: mixtures of Gaussians that take in a pool of unlabelled rows as a whole.
 
-Each is as its paper says unless noted. Rows outside the pool have no answer.
+Each minimises its paper's objective; what is ours is noted. Neither has been compared with the
+published code, nor has a figure of the papers been made again, which takes their features. Rows
+outside the pool have no answer.
 """
 
 from __future__ import annotations
