@@ -1,14 +1,17 @@
 """Peers that learn from unlabelled rows share one way to be fitted, asked and chosen for."""
 
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.base import clone
 
 from flowalign.benchmark.dirichlet_peer import EMDirichlet
 from flowalign.benchmark.gaussian_peers import TransCLIP
 from flowalign.benchmark.peers import ZeroShot
+from flowalign.benchmark.unlabeled_peer import TransductivePeer
 from flowalign.benchmark.unlabeled_peers import UNLABELED, SelfTraining
 from flowalign.datasets import make_cross_modal
 
@@ -125,6 +128,33 @@ def test_held_out_rows_join_the_pool_while_settings_are_chosen(data, monkeypatch
     *choice, last = seen
     assert choice == [(314, 24, gamma) for gamma in grid]
     assert last == (264, 24, model.settings_["gamma"])
+
+
+class Echo(TransductivePeer):
+    """Says the cosines of a row to the text."""
+
+    candidates: ClassVar = {"factor": (-1.0, 1.0)}
+
+    def __init__(self, factor="auto"):
+        self.factor = factor
+
+    def _solve(self, rows, known, text, shared, **setting):
+        return setting["factor"] * (rows @ text.T)[known < 0]
+
+
+def test_rows_that_join_the_pool_get_their_own_answers(data):
+    model = fitted(Echo(), data)
+    assert model.settings_ == {"factor": 1.0}
+    text = model.class_embeddings_
+    np.testing.assert_allclose(
+        model.transduction_proba_, softmax(data.X_test @ text.T, axis=1), atol=1e-6
+    )
+    codes = np.searchsorted(model.classes_, data.y_train)
+    E = np.stack([data.class_embeddings.to_dict()[name] for name in model.classes_])
+    folds = model._cross_fit(data.X_train, codes, E)
+    assert len(folds) == 4
+    for score, rows, _ in [*folds, (model._scores, data.X_test[3:7], None)]:
+        np.testing.assert_allclose(score(rows, factor=1.0), rows @ text.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("peer", [EMDirichlet(), SelfTraining()])

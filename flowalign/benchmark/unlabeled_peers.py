@@ -52,9 +52,23 @@ class Spreading(UnlabeledPeer):
         How much of the labels around it a row takes over. Few rows have labels, so that it is more
         than scikit-learn's 0.2.
 
+    Notes
+    -----
+    Candidates and ``alpha`` were found with test data of some sets in view, in its favour.
+
     References
     ----------
     .. [1] D. Zhou et al., "Learning with Local and Global Consistency", NeurIPS 2003.
+
+    Examples
+    --------
+    >>> from flowalign.benchmark.unlabeled_peers import Spreading
+    >>> from flowalign.datasets import make_cross_modal
+    >>> data = make_cross_modal(random_state=0)
+    >>> pool, others = data.X_test[::2], data.X_test[1::2]
+    >>> peer = Spreading().fit(data.X_train, data.y_train, X_unlabeled=pool)
+    >>> len(peer.transduction_) == len(pool) and len(peer.predict(others)) == len(others)
+    True
     """
 
     candidates: ClassVar = {"n_neighbors": (20, 50)}
@@ -96,6 +110,10 @@ class SelfTraining(UnlabeledPeer):
     C : float
         Inverse strength of the regularisation. It is large, since with features of length 1 no
         probability would pass a threshold otherwise.
+
+    Notes
+    -----
+    Candidates and ``C`` were found with test data of some sets in view, in its favour.
 
     References
     ----------
