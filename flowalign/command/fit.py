@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"Encoder: {encoder.model_name}{weights}")
     print(_estimate(aligner, kind))
     print(f"Model: {shown(args.out)}")
+    options = {"model_name": "--model", "pretrained": "--pretrained"}
+    again = " ".join(f"{options[name]} {getattr(encoder, name)}" for name in encoder._places())
+    if again:
+        print(f"It does not say where the encoder is. With it, give {again} again.")
 
 
 def _others(paths: list[str], labelled_paths: Any) -> list[str]:
