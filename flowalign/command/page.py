@@ -24,8 +24,8 @@ from flowalign.inputs import shown
 from flowalign.prompts import words
 
 NEXT = (
-    "The labels of these would help most. The model is less than 90 % sure of them, and finds their "
-    "best two classes nearly as probable; they are taken from the classes in turn."
+    "The labels of these would help most. The model is less than 90 % sure of them, and finds two "
+    "classes nearly as probable. They are taken from the classes in turn."
 )
 UNKNOWN = (
     "These score below the model's threshold, so they may belong to none of the classes. Each has "
@@ -118,8 +118,8 @@ class _Writer:
     def __init__(self, answers: Answers, kind: str) -> None:
         self.answers, self.kind = answers, kind
         folders = [Path(path).parts[:-1] for path in answers.paths]
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(folders), max(folders)))
-        self.folder = [part for part, _ in alike]
+        pairs = zip(min(folders), max(folders), strict=False)
+        self.folder = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
         self.previews: dict[int, str] = {}
 
     def section(
