@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from flowalign.encoders import clip
@@ -56,8 +57,7 @@ def put_in_place(monkeypatch):
 
 def write_colors(folder, names=tuple(COLORS), n=4, *, seed=0, flat=False):
     """Pictures of a colour each with noise, in folders of the names, or beside each other."""
-    from PIL import Image
-
+    Image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(seed)
     for name in names:
         color = 60 + 150 * np.array(COLORS[name.split("_")[-1]])

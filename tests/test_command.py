@@ -95,7 +95,7 @@ def test_an_interruption_leaves_no_traceback(command, monkeypatch):
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     """What is written is far more than a pipe holds."""
-    np.save(tmp_path / "X.npy", np.ones((5000, 6), dtype=np.float32))
+    np.save(tmp_path / "X.npy", np.ones((40_000, 6), dtype=np.float32))
     model_file = Path(__file__).parent / "models" / "gaussian_format_2.safetensors"
     command = [sys.executable, "-m", "flowalign", "predict", str(model_file)]
     command += ["--features", str(tmp_path / "X.npy")]

@@ -105,6 +105,8 @@ def test_a_name_of_a_class_is_a_text(label, tmp_path, monkeypatch):
     made = answers(classes=("ant", "bee", label))
     found = Page(page(made, "pictures", np.arange(12), label_next(made), f"{label}.flowalign"))
     assert label in [option["value"] for option in found.all("option")]
+    assert {*found.all("li")[-1]} == {"data-label", "data-name"}
+    assert found.all("li")[-1]["data-label"] == label
     assert any(label in text for tag, text in found.texts if tag == "h2")
     assert len(found.all("script")) == 1
 
@@ -119,7 +121,7 @@ def test_thumbnails_are_small_pictures(report):
 
 
 def test_thumbnails_of_large_pictures(tmp_path):
-    from PIL import Image
+    Image = pytest.importorskip("PIL.Image")
 
     Image.new("RGBA", (3000, 1500)).save(tmp_path / "a.png")
     content = base64.b64decode(thumbnail(str(tmp_path / "a.png")).split(",")[1])

@@ -45,7 +45,8 @@ def save(
         and the hashes of its weights and preprocessing, so that
         :func:`flowalign.persistence.load_encoder` and the command ``flowalign predict`` need
         nothing else. Its weights are loaded for that, and are not part of the file; a folder or
-        checkpoint of yours is noted as such, without its path.
+        checkpoint of yours is noted as such, without its path. An aligner does not know its
+        encoder: to save one again that was loaded, give it again.
 
     Raises
     ------
