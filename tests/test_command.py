@@ -1,5 +1,6 @@
 """The command: what is called, what is said of errors, and that help costs nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,13 +94,16 @@ def test_an_interruption_leaves_no_traceback(command, monkeypatch):
     assert command("predict", "model") == (130, "", "Interrupted.\n")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_error(unbuffered, tmp_path):
     """What is written is far more than a pipe holds."""
     np.save(tmp_path / "X.npy", np.ones((40_000, 6), dtype=np.float32))
     model_file = Path(__file__).parent / "models" / "gaussian_format_2.safetensors"
     command = [sys.executable, "-m", "flowalign", "predict", str(model_file)]
     command += ["--features", str(tmp_path / "X.npy")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         assert process.stdout.readline() == b"path,label,probability,score,unknown\n"
         process.stdout.close()
         assert process.stderr.read() == b""

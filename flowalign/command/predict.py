@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     table = _table(answers).encode("utf-8", "surrogateescape")
     if args.out is None:
         sys.stdout.flush()
-        sys.stdout.buffer.write(table)
+        sys.stdout.buffer.writelines(table.splitlines(keepends=True))  # a pipe may cut long writes
         return
     with written_whole(args.out) as file:
         file.write(table)
