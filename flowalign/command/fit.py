@@ -115,13 +115,12 @@ def _estimate(aligner: FlowMatchingAligner, kind: str) -> str:
     scores, source = aligner.stop_scores_, aligner.stop_source_
     if scores is None or source == HELD_OUT_CLASSES:
         return (
-            f"Accuracy: cannot be estimated from one of the {kind} for each class; flowalign "
+            f"Accuracy: cannot be estimated with one of the {kind} for each class; flowalign "
             "evaluate counts on others."
         )
     at = np.abs(scores["stop_time"] - aligner.stop_time_).argmin()
     without = "it" if source == LEAVE_ONE_OUT else "it and some others"
     return (
         f"Accuracy: about {scores['accuracy'][at]:.0%}, of labelled {kind}, each predicted without "
-        f"{without}. It is too high where {kind} are nearly alike, such as frames of a video; "
-        "flowalign evaluate counts on others."
+        f"{without}. Near-copies among them make it too high; flowalign evaluate counts on others."
     )

@@ -24,8 +24,8 @@ from flowalign.inputs import shown
 from flowalign.prompts import words
 
 NEXT = (
-    "The labels of these would help most. The model is less than 90 % sure of them, and finds two "
-    "classes nearly as probable. They are taken from the classes in turn."
+    "The labels of these would help most. They look like some class, and the model is less than "
+    "90 % sure which; the closest calls come first, from each class in turn."
 )
 UNKNOWN = (
     "These score below the model's threshold, so they may belong to none of the classes. Each has "
