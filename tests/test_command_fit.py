@@ -185,7 +185,7 @@ def test_what_cannot_be_read(command, colors):
 
 def test_one_sample_of_each_class_tells_no_accuracy(command, tmp_path):
     write_colors(tmp_path / "colors", n=1)
-    assert "cannot be estimated from one of the pictures" in command(*FIT)[1]
+    assert "cannot be estimated with one of the pictures for each class" in command(*FIT)[1]
 
 
 def test_bars_are_for_who_watches(command, colors):

@@ -16,6 +16,7 @@ Classify pictures or sounds from a few labelled examples.
   flowalign fit pictures/ --out pets.flowalign     one folder for each class
   flowalign predict pets.flowalign new/            a table of answers
   flowalign report pets.flowalign new/             a page to look through
+  flowalign evaluate pets.flowalign test/          how often it is right
 """
 
 
@@ -63,8 +64,8 @@ def _fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _labels(parser)
     parser.add_argument(
         "--unlabeled", type=expanded, metavar="FOLDER",
-        help="more files of the same classes, at any depth, which help without labels; those with "
-        "one are left out",
+        help="more files of the same classes, at any depth; they help without labels, and those "
+        "that have one are left out",
     )  # fmt: skip
     kind = parser.add_mutually_exclusive_group()
     for name in ("pictures", "sounds"):
@@ -104,7 +105,7 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     _model(parser)
     parser.add_argument(
-        "inputs", nargs="*", type=expanded, metavar="FILE",
+        "inputs", nargs="*", type=expanded, metavar="PATH",
         help="files, and folders, whose files are taken at any depth",
     )  # fmt: skip
     parser.add_argument(
@@ -113,7 +114,7 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "there are any, in a .npz file; needs no encoder",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=expanded, metavar="FILE", help="where to write the table, instead of here"
+        "--out", type=expanded, metavar="FILE", help="the table to write; without, it is printed"
     )
     _encoder(parser)
 
@@ -128,7 +129,7 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     _model(parser)
     parser.add_argument(
-        "inputs", nargs="+", type=expanded, metavar="FILE",
+        "inputs", nargs="+", type=expanded, metavar="PATH",
         help="files, and folders, whose files are taken at any depth",
     )  # fmt: skip
     parser.add_argument(
