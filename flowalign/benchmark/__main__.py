@@ -26,10 +26,12 @@ INDUCTIVE, OPEN_SET, VIEWS = "inductive", "open-set", "several-views"
 EVERY_SETTING = (INDUCTIVE, *SETTINGS, OPEN_SET, VIEWS)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(
+    arguments: list[str] | None = None, *, prog: str = "python -m flowalign.benchmark"
+) -> None:
     """Run the benchmark and write its report."""
     parser = argparse.ArgumentParser(
-        prog="python -m flowalign.benchmark",
+        prog=prog,
         description="Compare flowalign with its peers on frozen features, by default on the emoji "
         "set that comes with the package. An interrupted run goes on where it stopped.",
     )
