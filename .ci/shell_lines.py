@@ -1,0 +1,187 @@
+"""Runs the shell lines of README.md, CONTRIBUTING.rst and docs/: ``shell_lines.py [page ...]``.
+
+Shell lines stand in blocks of their own: ``.. code-block:: sh`` in rst, a fence named ``sh`` in
+Markdown. The lines of a page run in their order, in a folder with drawn pictures, tones and random
+features; README's blocks of Python run there as well. A line that fails is an error, and so is a
+shell line in a block that is not marked as one.
+
+Differences from what a reader types:
+
+- No hub is reached: pictures have untrained weights, and sounds a small untrained CLAP.
+- The benchmark makes one draw, of one sample a class, with two methods.
+- ``pip install`` is not run again. It has to name extras that pyproject.toml has.
+
+What cannot run here has a comment right above its block, ``.. not run: the reason`` in rst and
+``<!-- not run: the reason -->`` in Markdown. Such blocks are counted and listed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # for the small models of the inputs
+
+from shell_inputs import prepare  # noqa: E402
+
+PROGRAMS = (
+    r"\.ci/run|cd|conda|curl|docker|export|ffmpeg|flowalign|git|mkdir|pip|pre-commit|pytest|python3?|"
+    r"sbatch|sphinx-build|sqlite3|srun|ssh|torchrun|uv|uvicorn"
+)
+SHELL_LINE = re.compile(rf"\s*(\$ )?([A-Z_]+=\S+ )*({PROGRAMS})( (?![=:(,.])|$)")
+MARK = re.compile(r"(?:\.\.|<!--) not run: (.+?)(?: -->)?")
+CODE_BLOCK = re.compile(r"(\s*)\.\. code-block::\s*(\w*)")
+LITERAL = re.compile(r"(\s*)(?!\s|\.\. ).*::|(\s*)::")
+INSTALL = re.compile(r"pip install (?:-e )?\"?(?:\.|flowalign)(?:\[[\w,]+\])?\"?")
+NAMED_EXTRAS = re.compile(r"(?:\"\.|flowalign)\[([\w,]+)\]")
+ENCODES = re.compile(r"(flowalign (fit|encode)|python -m flowalign\.encoders) ")
+MEASURES = re.compile(r"(flowalign|python -m) (flowalign\.)?benchmark ")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines of a page in one language, and the reason if they are not run."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    not_run: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    def commands(self) -> list[str]:
+        """Return what a shell reads at once: a line, with those on which it goes on."""
+        lines = re.sub(r"(^|\s)#.*", "", self.text.replace("\\\n", " "), flags=re.M).splitlines()
+        return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    """Yield the blocks of code of a page."""
+    lines = page.read_text("utf-8").splitlines()
+    mark, at = None, 0
+    while at < len(lines):
+        line, at = lines[at], at + 1
+        if page.suffix == ".md" and line.startswith("```"):
+            start, at = at, lines.index("```", at)
+            yield Block(page, start, line.strip("`"), "\n".join(lines[start:at]), mark)
+            at += 1
+        elif page.suffix == ".rst" and (
+            found := CODE_BLOCK.fullmatch(line) or LITERAL.fullmatch(line)
+        ):
+            start, margin = at, " " * (len(line) - len(line.lstrip()) + 1)
+            while at < len(lines) and (not lines[at] or lines[at].startswith(margin)):
+                at += 1
+            language = found[2] if found.re is CODE_BLOCK else ""
+            yield Block(page, start, language, "\n".join(lines[start:at]), mark)
+        if line.strip():
+            found_mark = MARK.fullmatch(line.strip())
+            mark = found_mark[1] if found_mark else None
+
+
+def unmarked(block: Block) -> list[str]:
+    """Return the shell lines of a block that is not one of shell lines."""
+    if block.language == "sh":
+        return []
+    return [line.strip() for line in block.text.splitlines() if SHELL_LINE.match(line)]
+
+
+def is_readme_python(block: Block) -> bool:
+    """Whether these are lines of Python that no doctest runs."""
+    return block.language == "python" and block.page.suffix == ".md"
+
+
+def in_ci(command: str) -> str:
+    """Return what is run instead of a command, as the head of this file says."""
+    parts = []
+    for part in command.split(" && "):
+        if INSTALL.fullmatch(part):
+            continue
+        if ENCODES.match(part) and "--sounds" in part:
+            part = re.sub(r" --(model|pretrained) \S+", "", part) + " --model untrained_clap"
+        elif ENCODES.match(part):
+            part = re.sub(r" --pretrained \S+", "", part) + " --pretrained none"
+        elif MEASURES.match(part):
+            part += " --seeds 1 --shots 1 --methods flowalign zero-shot"
+        parts.append(part)
+    return " && ".join(parts)
+
+
+def run(page: Path, blocks: list[Block], work: Path) -> list[str]:
+    """Run the lines of a page in a folder of its own, and return what was run, timed."""
+    folder = work / page.relative_to(ROOT).as_posix().replace("/", "-")
+    shutil.copytree(work / "inputs", folder, symlinks=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = []
+    for block in blocks:
+        commands = block.commands() if block.language == "sh" else [block.text]
+        for command in commands:
+            if block.language == "sh":
+                command = in_ci(command)
+                arguments = ["bash", "-euo", "pipefail", "-c", command]
+            else:
+                arguments = [sys.executable, "-c", command]
+            if not command:
+                continue
+            start = time.perf_counter()
+            result = subprocess.run(
+                arguments, cwd=folder, env=environment, text=True, capture_output=True
+            )
+            seconds = time.perf_counter() - start
+            if result.returncode:
+                raise RuntimeError(f"{block}: {command}\n{result.stdout}{result.stderr}")
+            done.append(f"{seconds:5.1f} s  {block}: {command.splitlines()[0]}")
+    return done
+
+
+def main(pages: list[str]) -> str | None:
+    """Check and run the lines, and return what is wrong."""
+    made = {"auto_examples", "generated", "_build"}
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+    found = [page for page in found if made.isdisjoint(page.parts)]
+    paths = [Path(page).resolve() for page in pages] or found
+    blocks = [block for page in paths for block in blocks_of(page)]
+    wrong = [f"{block}: mark as sh: {line}" for block in blocks for line in unmarked(block)]
+    for page in paths:
+        named = ",".join(NAMED_EXTRAS.findall(page.read_text("utf-8"))).split(",")
+        wrong += [f"{page}: pyproject.toml has no extra {x}" for x in {*named} - {"", *EXTRAS}]
+    if wrong:
+        return "\n".join(wrong)
+    shell = [block for block in blocks if block.language == "sh"]
+    skipped = [block for block in shell if block.not_run]
+    todo = [block for block in blocks if block in shell or is_readme_python(block)]
+    todo = [block for block in todo if not block.not_run]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as threads:
+        work = Path(folder)
+        prepare(work / "inputs", ROOT)
+        jobs = [
+            threads.submit(run, page, [block for block in todo if block.page == page], work)
+            for page in dict.fromkeys(block.page for block in todo)
+        ]
+        try:
+            ran = [line for job in jobs for line in job.result()]
+        except RuntimeError as error:
+            threads.shutdown(cancel_futures=True)
+            return str(error)
+    print("\n".join(ran))
+    for block in skipped:
+        print(f"not run  {block}: {'; '.join(block.commands())}  ({block.not_run})")
+    n_lines, n_skipped = (sum(len(b.commands()) for b in part) for part in (shell, skipped))
+    print(f"{n_lines} shell lines on {len(paths)} pages, {n_skipped} of them marked as not run")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
