@@ -20,10 +20,12 @@ from flowalign.benchmark.several_views import run_several_views
 from flowalign.benchmark.view_sets import has_views
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(
+    arguments: list[str] | None = None, *, prog: str = "python -m flowalign.benchmark"
+) -> None:
     """Run the benchmark and write its report."""
     parser = argparse.ArgumentParser(
-        prog="python -m flowalign.benchmark",
+        prog=prog,
         description="Compare flowalign with its peers on frozen features, by default on the emoji "
         "set that comes with the package. An interrupted run goes on where it stopped.",
     )

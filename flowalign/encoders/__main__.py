@@ -24,10 +24,10 @@ from flowalign.encoders.clip import OpenCLIPEncoder, usual_weights
 from flowalign.inputs import shown
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, *, prog: str = "python -m flowalign.encoders") -> None:
     """Encode a share of the files below a folder."""
     parser = argparse.ArgumentParser(
-        prog="python -m flowalign.encoders",
+        prog=prog,
         description="Encode all pictures (or sounds) below a folder, or a share of them, so that "
         "several processes, on as many machines, encode all. Under torchrun each process takes "
         "its share, and its GPU, by itself.",

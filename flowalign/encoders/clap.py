@@ -155,10 +155,16 @@ class ClapEncoder(TorchEncoder):
             return None
         return parts
 
+    def _draws_weights(self) -> bool:
+        return self.pretrained is None and has_no_weights(str(self.model_name))
+
+    def _places(self) -> tuple[str, ...]:
+        values = {"model_name": self.model_name, "pretrained": self.pretrained}
+        return tuple(k for k, v in values.items() if v is not None and os.path.isdir(v))
+
     def _load(self) -> _CLAP:
-        name = str(self.model_name)
-        drawn = self.pretrained is None and has_no_weights(name)
-        return replace(_load(*self._source(name, drawn=drawn)), array_rate=self.sampling_rate)
+        loaded = _load(*self._source(str(self.model_name), drawn=self._draws_weights()))
+        return replace(loaded, array_rate=self.sampling_rate)
 
 
 @dataclass(frozen=True)

@@ -138,19 +138,41 @@ class OpenCLIPEncoder(TorchEncoder):
     def _parts(self, item: Any) -> list[Any] | None:
         return listed(item)  # no picture is a list
 
-    def _load(self) -> _CLIP:
+    def _folder(self) -> str:
+        return str(self.model_name).removeprefix("local-dir:")
+
+    def _draws_weights(self) -> bool:
         name = str(self.model_name)
-        folder = name.removeprefix("local-dir:")
-        is_folder = folder != name
-        drawn = has_no_weights(folder) if is_folder else self.pretrained is None
-        drawn = drawn and not name.startswith("hf-hub:")
-        loaded = _load(*self._source(folder, drawn=drawn))
+        if self._folder() != name:
+            return has_no_weights(self._folder())
+        return self.pretrained is None and not brings_weights(name)
+
+    def _places(self) -> tuple[str, ...]:
+        local = []
+        if self._folder() != str(self.model_name):
+            local.append("model_name")
+        if self.pretrained is not None and not is_published(self.model_name, self.pretrained):
+            local.append("pretrained")
+        return tuple(local)
+
+    def _plain(self, name: str) -> str:
+        return str(name) if brings_weights(name) else str(name).replace("/", "-")
+
+    def _load(self) -> _CLIP:
+        loaded = _load(*self._source(self._folder(), drawn=self._draws_weights()))
         return replace(loaded, crop_seed=self.random_state)
 
 
 def brings_weights(model_name: str) -> bool:
     """Whether a name is of a folder, or of a hub's repository, with weights in it."""
     return str(model_name).startswith(("local-dir:", "hf-hub:"))
+
+
+def is_published(model_name: str, pretrained: str) -> bool:
+    """Whether open_clip lists these weights of an architecture; asks nobody else."""
+    model = str(model_name).replace("/", "-")
+    tags = require("open_clip", "clip").list_pretrained_tags_by_model(model)
+    return str(pretrained).lower().replace("-", "_") in tags
 
 
 def usual_weights(model_name: str) -> str | None:

@@ -49,6 +49,18 @@ class TorchEncoder(Encoder):
     def _load(self) -> TorchBackbone:
         """Return the model, loaded once per process."""
 
+    @abstractmethod
+    def _draws_weights(self) -> bool:
+        """Whether weights are random ones, drawn from `random_state`."""
+
+    @abstractmethod
+    def _places(self) -> tuple[str, ...]:
+        """Return which parameters are files or folders, instead of names of what is published."""
+
+    def _plain(self, name: str) -> str:
+        """Return a name of what is published in its usual spelling."""
+        return str(name)
+
     @property
     def _n_features_out(self) -> int:
         return self._load().width()

@@ -5,11 +5,12 @@ no code, imports nothing by name and reads no pickle; what is in it is checked a
 aligner can be. ``docs/decisions/0009-persistence.md`` has the format.
 """
 
+from flowalign.persistence.encoder_loading import load_encoder
 from flowalign.persistence.restoring import load
 from flowalign.persistence.saved import SavedAligner
 from flowalign.persistence.saving import save
 
-__all__ = ["SKOPS_TRUSTED", "SavedAligner", "load", "save"]
+__all__ = ["SKOPS_TRUSTED", "SavedAligner", "load", "load_encoder", "save"]
 
 SKOPS_TRUSTED = [
     "flowalign.aligner.FlowMatchingAligner",

@@ -16,7 +16,7 @@ from safetensors.numpy import save as to_bytes
 
 from flowalign.atomic_file import check_is_file
 
-FORMAT = 2  # written; until version 0.2.0 it may still be added to
+FORMAT = 2  # written; fixed by version 0.2.0, whose last addition was the encoder's entry
 READABLE = (1, 2)  # 1 has no Gaussian model
 NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
 MAX_HEADER = 2**26  # bytes

@@ -21,6 +21,7 @@ from flowalign.parameters import (
 )
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
 from flowalign.persistence.checked import Keys, shaped
+from flowalign.persistence.encoder_entry import check_encoder
 from flowalign.persistence.file_format import READABLE, Contents, read
 from flowalign.persistence.fitted_parts import field_of, held_of, model_of, reserve_of
 from flowalign.persistence.views import restore_views
@@ -80,6 +81,8 @@ def _restore(
     left.take("version", str)
     if found == 1:
         _complete(header, unread)
+    elif "encoder" in left:  # of no concern here, but a file is good as a whole
+        check_encoder(left.take("encoder", dict))
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite.")

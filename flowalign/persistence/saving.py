@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,20 @@ from flowalign.embedding_forms import as_class_embeddings
 from flowalign.multi_view import MultiViewAligner
 from flowalign.parameters import class_probabilities
 from flowalign.persistence.allowed import FITTED, LEFT_OUT, NUMBER_KINDS, SCALARS, check_strings
+from flowalign.persistence.encoder_entry import store_encoder
 from flowalign.persistence.file_format import FORMAT, pack
 from flowalign.persistence.views import store_views
 
+if TYPE_CHECKING:
+    from flowalign.encoders import ClapEncoder, OpenCLIPEncoder
 
-def save(aligner: FlowMatchingAligner | MultiViewAligner, path: str | os.PathLike[str]) -> None:
+
+def save(
+    aligner: FlowMatchingAligner | MultiViewAligner,
+    path: str | os.PathLike[str],
+    *,
+    encoder: OpenCLIPEncoder | ClapEncoder | None = None,
+) -> None:
     """Write a fitted aligner to a file.
 
     Parameters
@@ -31,6 +40,12 @@ def save(aligner: FlowMatchingAligner | MultiViewAligner, path: str | os.PathLik
         The file, by exactly this name; ".safetensors" is customary, ``~`` is the home folder. One
         that is there is replaced when the new one is complete; of a symbolic link, the file that
         it leads to.
+    encoder : OpenCLIPEncoder, ClapEncoder or None, default=None
+        What made the features of a FlowMatchingAligner. The file then names it, by its parameters
+        and the hashes of its weights and preprocessing, so that
+        :func:`flowalign.persistence.load_encoder` and the command ``flowalign predict`` need
+        nothing else. Its weights are loaded for that, and are not part of the file; a folder or
+        checkpoint of yours is noted as such, without its path.
 
     Raises
     ------
@@ -38,10 +53,10 @@ def save(aligner: FlowMatchingAligner | MultiViewAligner, path: str | os.PathLik
         If the aligner is not fitted.
     TypeError
         For another estimator, or for labels or parameters that the format cannot hold; the message
-        says which, and what to do.
+        says which, and what to do. Also for another encoder, such as a CallableEncoder.
     ValueError
-        For string labels in a dtype far wider than they are, or a path that is a device, a pipe or
-        a socket.
+        For string labels in a dtype far wider than they are, an encoder of another width than the
+        features, or a path that is a device, a pipe or a socket.
     OSError
         If the file cannot be written there.
 
@@ -74,6 +89,13 @@ def save(aligner: FlowMatchingAligner | MultiViewAligner, path: str | os.PathLik
     check_is_fitted(aligner)
     arrays: dict[str, NDArray[Any]] = {}
     header: dict[str, Any] = {"format": FORMAT, "version": flowalign.__version__}
+    if encoder is not None:
+        if isinstance(aligner, MultiViewAligner):
+            raise TypeError(
+                "encoder goes with a FlowMatchingAligner; a file names one encoder, and a "
+                "MultiViewAligner has one for each view. Leave it out."
+            )
+        header["encoder"] = store_encoder(encoder, aligner.n_features_in_)
     if isinstance(aligner, MultiViewAligner):
         header["params"] = _store_params(aligner, arrays)
         header |= store_views(aligner, arrays, _store)

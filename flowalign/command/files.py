@@ -1,0 +1,135 @@
+"""Which files are meant, what they are, and which labels they have."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from flowalign.atomic_file import check_is_file
+from flowalign.datasets.folders import (
+    AUDIO_ENDINGS,
+    IMAGE_ENDINGS,
+    OTHER_ENDINGS,
+    files_below,
+    load_audio_folder,
+    load_image_folder,
+    warn_of_others,
+    with_endings,
+)
+from flowalign.inputs import shown
+from flowalign.prompts import words
+
+ENDINGS = {"pictures": IMAGE_ENDINGS, "sounds": AUDIO_ENDINGS}
+LOADERS = {"pictures": load_image_folder, "sounds": load_audio_folder}
+COLUMNS = ("path", "label")
+
+
+def kind_of(folder: Path) -> str:
+    """Return whether there are pictures or sounds below a folder, by the endings of the files."""
+    check_is_folder(folder)
+    found = [
+        kind for kind, endings in ENDINGS.items() if next(iter(files_below(folder, endings)), None)
+    ]
+    if len(found) == 2:
+        raise ValueError(f"{shown(folder)} has pictures and sounds; give --pictures or --sounds.")
+    if not found:
+        endings = "; ".join(f"{kind}: {', '.join(known)}" for kind, known in ENDINGS.items())
+        raise ValueError(f"{shown(folder)} has neither pictures nor sounds ({endings}).")
+    return found[0]
+
+
+def check_is_folder(folder: Path) -> None:
+    """Raise FileNotFoundError if there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{shown(folder)} is no folder.")
+
+
+def check_can_be_written(path: Path) -> None:
+    """Raise an error now, not after an hour's work, where there is no place for a file."""
+    if path.exists():
+        check_is_file(path)
+    elif not path.parent.is_dir():
+        raise FileNotFoundError(f"{shown(path.parent)} is no folder; make it first.")
+
+
+def listed(inputs: Iterable[Path], kind: str) -> list[str]:
+    """Return the files that are given, and those below the folders that are given."""
+    endings, paths = ENDINGS[kind], []
+    for given in inputs:
+        if given.is_dir():
+            found = files_below(given, endings + OTHER_ENDINGS[endings])
+            warn_of_others(found, endings)
+            paths += with_endings(found, endings)
+        elif given.exists():
+            paths.append(str(given))
+        else:
+            raise FileNotFoundError(f"{shown(given)} does not exist.")
+    if not paths:
+        raise ValueError(
+            f"There are no {kind} in {', '.join(map(shown, inputs)) or 'nothing'} "
+            f"({', '.join(endings)})."
+        )
+    return paths
+
+
+def labelled(folder: Path, table: Path | None, kind: str) -> Bunch:
+    """List labelled files: ``X`` (n,), paths, ``y`` (n,), and ``class_names``, label to words."""
+    if table is None:
+        return LOADERS[kind](folder)
+    check_is_folder(folder)
+    labels = _labels_in(table)
+    paths = {name: folder / name for name in labels}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{shown(table)} lists {len(missing)} of {len(labels)} files that are not in "
+            f"{shown(folder)}, such as {shown(missing[0])}."
+        )
+    known = {os.path.realpath(path) for path in paths.values()}
+    others = [f for f in files_below(folder, ENDINGS[kind]) if os.path.realpath(f) not in known]
+    if others:
+        warnings.warn(
+            f"{len(others)} {kind} below {shown(folder)} are not in {shown(table)}, such as "
+            f"{shown(others[0])}; they have no label.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return Bunch(
+        X=np.array([str(path) for path in paths.values()], dtype=object),
+        y=np.array([*labels.values()]),
+        class_names={label: words(label) or label for label in sorted({*labels.values()})},
+    )
+
+
+def _labels_in(table: Path) -> dict[str, str]:
+    """Read the labels of paths."""
+    check_is_file(table)
+    labels: dict[str, str] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:  # Excel begins with a mark
+            rows = csv.DictReader(file)
+            header = [name.strip() for name in rows.fieldnames or []]
+            rows.fieldnames = header
+            if any(header.count(name) != 1 for name in COLUMNS):
+                raise ValueError(
+                    f"its first line must name the columns path and label, with a comma between "
+                    f"them, and is {','.join(header)!r}"
+                )
+            for row in rows:
+                path, label = ((row[name] or "").strip() for name in COLUMNS)
+                if not path or not label:
+                    raise ValueError(f"line {rows.line_num} has no path, or no label")
+                if path in labels:
+                    raise ValueError(f"line {rows.line_num} has {shown(path)} again")
+                labels[path] = label
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{shown(table)}: {error}.") from error
+    if not labels:
+        raise ValueError(f"{shown(table)} has no rows.")
+    return labels

@@ -1,0 +1,151 @@
+"""The page of a report: HTML that asks for nothing from outside.
+
+Whatever comes from outside, names of files and classes, is escaped where it enters.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from datetime import date
+from html import escape
+from importlib.resources import files
+from string import Template
+
+import numpy as np
+from numpy.typing import NDArray
+
+import flowalign
+from flowalign.command.answers import Answers
+from flowalign.command.previews import SECONDS, excerpt, thumbnail
+from flowalign.inputs import shown
+
+NEXT = (
+    "Labels of these would help most. For each, the best two classes are nearly as probable; they "
+    "are taken from the classes in turn."
+)
+UNKNOWN = (
+    "These score below the model's threshold, so they may belong to none of the classes. Each has "
+    "the class that it is most like."
+)
+
+
+def page(
+    answers: Answers, kind: str, kept: NDArray[np.intp], ask: NDArray[np.intp], model: str
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    answers : Answers
+        Of n files.
+    kind : {"pictures", "sounds"}
+    kept : ndarray of shape (m,)
+        Which files to show, in this order.
+    ask : ndarray of shape (k,)
+        Which labels would help most.
+    model : str
+        The name of the model.
+    """
+    writer = _Writer(answers, kind)
+    accepted = kept[~answers.unknown[kept]]
+    sections = [
+        ("next", "Label next", NEXT, ask, len(ask)),
+        ("unknown", "Unknown", UNKNOWN, kept[answers.unknown[kept]], int(answers.unknown.sum())),
+    ]
+    links = []
+    counts = np.bincount(answers.codes[~answers.unknown], minlength=len(answers.classes))
+    for code, (label, count) in enumerate(zip(answers.classes, counts, strict=True)):
+        mine = accepted[answers.codes[accepted] == code]
+        sections.append((f"class-{code}", str(label), "", mine, int(count)))
+        links.append((f"class-{code}", str(label), int(count)))
+    links.append(("unknown", "unknown", int(answers.unknown.sum())))
+    place, script = files("flowalign.command") / "page_parts", "page.js"
+    code_of_page = (place / script).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code_of_page.encode()).digest()).decode()
+    left_out = len(answers.paths) - len(kept)
+    return Template((place / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"{model}: {len(answers.paths)} {kind}"),
+        policy=f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        style=(place / "page.css").read_text(encoding="utf-8"),
+        script=code_of_page,
+        kind=kind,
+        model=escape(shown(model)),
+        count=len(answers.paths),
+        folder=escape(shown(writer.folder or ".")),
+        left_out=f"{left_out} of which the model is most certain are not shown."
+        if left_out
+        else "",
+        about_sounds=f"Of long sounds the middle {SECONDS} seconds are here."
+        if kind == "sounds"
+        else "",
+        links="\n".join(_link(*link, max(count for *_, count in links)) for link in links),
+        options="\n".join(_option(escape(str(label))) for label in answers.classes),
+        sections="\n".join(writer.section(*section) for section in sections),
+        version=flowalign.__version__,
+        day=date.today().isoformat(),
+    )
+
+
+def _option(label: str) -> str:
+    return f'<option value="{label}">{label}</option>'
+
+
+def _link(place: str, label: str, count: int, most: int) -> str:
+    share = round(100 * count / max(most, 1))
+    return (
+        f'<li><a href="#{place}"><span>{escape(label)}</span> <b>{count}</b>'
+        f'<i style="--share:{share}%"></i></a></li>'
+    )
+
+
+class _Writer:
+    """Writes sections of cards; each file is read once."""
+
+    def __init__(self, answers: Answers, kind: str) -> None:
+        self.answers, self.kind = answers, kind
+        self.folder = os.path.commonpath([os.path.dirname(path) or "." for path in answers.paths])
+        self.previews: dict[int, str] = {}
+
+    def section(
+        self, place: str, title: str, about: str, rows: NDArray[np.intp], count: int
+    ) -> str:
+        shows = f"{len(rows)} of {count}" if len(rows) < count else f"{count}"
+        cards = "\n".join(self._card(int(row), place) for row in rows)
+        body = f'<ul class="cards">\n{cards}\n</ul>' if len(rows) else "<p>None.</p>"
+        note = f"<p>{escape(about)}</p>\n" if about else ""
+        return (
+            f'<section id="{place}" aria-labelledby="{place}-title">\n'
+            f'<h2 id="{place}-title">{escape(title)} <small>{shows}</small></h2>\n{note}{body}\n'
+            "</section>"
+        )
+
+    def _card(self, row: int, place: str) -> str:
+        answers = self.answers
+        proba = answers.proba[row]
+        first, second = np.argsort(-proba, kind="stable")[:2]
+        label, other = (escape(str(answers.classes[code])) for code in (first, second))
+        path = answers.paths[row]
+        below = path if self.folder in ("", ".") else os.path.relpath(path, self.folder)
+        name = escape(shown(below))
+        share = f"{100 * proba[first]:.0f}"
+        return (
+            f'<li data-label="{label}" data-name="{name}">{self._preview(row, name)}\n'
+            f'<p class="said"><b>{label}</b> <span>{share} %</span></p>\n'
+            f'<i class="bar" style="--share:{share}%"></i>\n'
+            f'<p class="other">or {other}, {100 * proba[second]:.0f} %</p>\n'
+            f'<p class="name">{name}</p></li>'
+        )
+
+    def _preview(self, row: int, name: str) -> str:
+        if row not in self.previews:
+            make = thumbnail if self.kind == "pictures" else excerpt
+            self.previews[row] = make(self.answers.paths[row])
+        if self.kind == "pictures":
+            return f'<img src="{self.previews[row]}" alt="{name}" decoding="async">'
+        return (
+            f'<audio controls preload="none" src="{self.previews[row]}" aria-label="{name}">'
+            "</audio>"
+        )
