@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
-from encoder_models import tone, write_clap
+from encoder_models import tone, write_clap, write_clip
 from PIL import Image, ImageDraw
 
 NAMES = ["cat", "dog", "emu"]
@@ -32,6 +32,7 @@ def prepare(folder: Path, root: Path) -> None:
     np.save(folder / "labels.npy", np.repeat(NAMES, 4))
     for name, n in {"features": 12, "text_embeddings": len(NAMES), "new_features": 5}.items():
         np.save(folder / f"{name}.npy", rng.normal(size=(n, 512)).astype(np.float32))
+    write_clip(folder / "untrained_clip")
     write_clap(folder / "untrained_clap")
     os.symlink(root / "examples", folder / "examples")
 

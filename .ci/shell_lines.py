@@ -7,7 +7,8 @@ shell line in a block that is not marked as one.
 
 Differences from what a reader types:
 
-- No hub is reached: pictures have untrained weights, and sounds a small untrained CLAP.
+- No hub is reached: models that are fitted have untrained weights, ``--pretrained none``. So have
+  the encoders of ``flowalign encode`` and of sounds, which are small.
 - The benchmark makes one draw, of one sample a class, with two methods.
 - ``pip install`` is not run again. It has to name extras that pyproject.toml has.
 
@@ -43,8 +44,18 @@ CODE_BLOCK = re.compile(r"(\s*)\.\. code-block::\s*(\w*)")
 LITERAL = re.compile(r"(\s*)(?!\s|\.\. ).*::|(\s*)::")
 INSTALL = re.compile(r"pip install (?:-e )?\"?(?:\.|flowalign)(?:\[[\w,]+\])?\"?")
 NAMED_EXTRAS = re.compile(r"(?:\"\.|flowalign)\[([\w,]+)\]")
-ENCODES = re.compile(r"(flowalign (fit|encode)|python -m flowalign\.encoders) ")
-MEASURES = re.compile(r"(flowalign|python -m) (flowalign\.)?benchmark ")
+# What is put in place of trained weights, and of long runs, for lines that begin so.
+UNTRAINED_CLIP, UNTRAINED_CLAP = " --model local-dir:untrained_clip", " --model untrained_clap"
+INSTEAD = [
+    (r"flowalign (fit|predict|report|evaluate) .*sounds", UNTRAINED_CLAP),
+    (r"flowalign fit ", " --pretrained none"),
+    (r"(flowalign encode|python -m flowalign\.encoders) .*--sounds", UNTRAINED_CLAP),
+    (r"(flowalign encode|python -m flowalign\.encoders) ", UNTRAINED_CLIP),
+    (
+        r"(flowalign|python -m) (flowalign\.)?benchmark ",
+        " --seeds 1 --shots 1 --methods flowalign zero-shot",
+    ),
+]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -108,13 +119,11 @@ def in_ci(command: str) -> str:
     for part in command.split(" && "):
         if INSTALL.fullmatch(part):
             continue
-        if ENCODES.match(part) and "--sounds" in part:
-            part = re.sub(r" --(model|pretrained) \S+", "", part) + " --model untrained_clap"
-        elif ENCODES.match(part):
-            part = re.sub(r" --pretrained \S+", "", part) + " --pretrained none"
-        elif MEASURES.match(part):
-            part += " --seeds 1 --shots 1 --methods flowalign zero-shot"
-        parts.append(part)
+        more = next((more for pattern, more in INSTEAD if re.match(pattern, part)), "")
+        option = more.split()[:1]
+        if option and f" {option[0]} " in part:
+            part = re.sub(rf" {option[0]} \S+", more, part)
+        parts.append(part if more in part else part + more)
     return " && ".join(parts)
 
 
@@ -124,6 +133,7 @@ def run(page: Path, blocks: list[Block], work: Path) -> list[str]:
     shutil.copytree(work / "inputs", folder, symlinks=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    environment["XDG_CACHE_HOME"] = str(folder / "caches")
     done = []
     for block in blocks:
         commands = block.commands() if block.language == "sh" else [block.text]
