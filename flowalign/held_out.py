@@ -1,6 +1,6 @@
-"""Samples beside a flow that has not seen them: what the stop is chosen on.
+"""Held-out samples, each with a flow that was fitted without it: the stop is chosen on them.
 
-Three ways to come by them: validation data, leaving one out in closed form, and cross-fitting.
+They come from validation data, from leaving one out in closed form, or from cross-fitting.
 """
 
 from __future__ import annotations

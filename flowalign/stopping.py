@@ -75,8 +75,8 @@ class ReadOut(NamedTuple):
 
 
 CALIBRATED = ReadOut(1.0, 1.0)
-"""Where there is a model of the classes. It was calibrated on samples that it had not seen, so that
-the cosine has the last word among classes that it finds alike. To fit both weights to the same
+"""If there is a model of the classes. It is calibrated on left-out samples, so the cosine only
+decides between classes that the model finds equally probable. Fitting both weights to the same
 samples again is no better: ``docs/decisions/0012-read-out.md``."""
 
 SHAPE = 0.5  # of the priors, gamma distributions
@@ -201,7 +201,7 @@ def read_out_at(time: float, scores: dict[str, NDArray[Any]] | None, otherwise: 
     """
     if scores is None:
         return otherwise
-    # Zero steps are something of their own.
+    # Zero steps are read out in another way.
     alike = (scores["stop_time"] > 0) == (time > 0)
     times, scales = scores["stop_time"][alike], scores["logit_scale"][alike]
     weights = scales * scores["posterior_weight"][alike]
@@ -212,10 +212,10 @@ def read_out_at(time: float, scores: dict[str, NDArray[Any]] | None, otherwise: 
 def choose_stop(
     source: str | None, scores: dict[str, NDArray[Any]] | None, one_shot_stop: float
 ) -> float:
-    """Return the stop time that the held-out samples speak for.
+    """Return the stop that the held-out samples show to be best, or the default.
 
-    Where each class has one sample they are silent: classes held out as a whole say how good a
-    field is at classes that it has not seen. Then it is `one_shot_stop`.
+    If each class has one sample, holding it out holds out its class, and tells only how good a
+    field is at classes that it has not seen. Then the stop is `one_shot_stop`.
     """
     if scores is None or source == HELD_OUT_CLASSES:
         return one_shot_stop
