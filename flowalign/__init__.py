@@ -40,16 +40,18 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name, or a module of the package, when it is first asked for."""
-    if name in _PLACES:
-        value = getattr(importlib.import_module(f"flowalign.{_PLACES[name]}"), name)
-    elif not name.startswith("_") and importlib.util.find_spec(f"flowalign.{name}"):
-        value = importlib.import_module(f"flowalign.{name}")
-    else:
-        raise AttributeError(f"module 'flowalign' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker the names above are all there is
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, or a module of the package, when it is first asked for."""
+        if name in _PLACES:
+            value = getattr(importlib.import_module(f"flowalign.{_PLACES[name]}"), name)
+        elif not name.startswith("_") and importlib.util.find_spec(f"flowalign.{name}"):
+            value = importlib.import_module(f"flowalign.{name}")
+        else:
+            raise AttributeError(f"module 'flowalign' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -8,9 +8,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: one thread i
 
 import numpy as np
 import pytest
+import stub_clip
 from second_device import second_device
 
 from flowalign import FlowMatchingAligner, parameters, save
+from flowalign.command import main
 from flowalign.datasets import make_cross_modal
 
 # What pytest -m core runs: files about the mathematics, which need no estimator and no files.
@@ -86,6 +88,25 @@ def model_file(fitted, tmp_path):
     """A file of that aligner."""
     save(fitted, tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """The command, beside a stand-in for open_clip: arguments to (status, output, errors)."""
+    stub_clip.put_in_place(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+    def run(*arguments):
+        capfd.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        return status, *capfd.readouterr()
+
+    return run
 
 
 def _small(velocity_field, class_embeddings=None, **params):

@@ -25,8 +25,6 @@ from flowalign.fields import VelocityField
 from flowalign.persistence import allowed
 from flowalign.persistence.file_format import pack, read
 
-FIXTURES = Path(__file__).parent / "models"
-
 
 def equal(a, b):
     """Whether two attributes are the same to the bit, types included."""
@@ -261,17 +259,6 @@ def test_across_devices(data, tmp_path):
     loaded = round_trip(model, tmp_path)
     assert loaded.device_.startswith("cuda")
     equal(loaded.predict_proba(data.X_test), model.predict_proba(data.X_test))
-
-
-@pytest.mark.parametrize("name", ["gaussian", "mlp"])
-def test_files_of_format_1_open(name):
-    """Written by flowalign 0.1; see models/make.py."""
-    loaded = flowalign.load(FIXTURES / f"{name}_format_1.safetensors")
-    assert loaded.velocity_field == name
-    assert loaded.classes_.tolist() == ["ant", "bee", "cat"]
-    with np.load(FIXTURES / f"{name}_format_1.npz") as expected:
-        found = loaded.predict_proba(expected["X"])
-        np.testing.assert_allclose(found, expected["proba"], rtol=1e-4, atol=1e-6)
 
 
 # Other ways to keep an aligner.

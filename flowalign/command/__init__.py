@@ -7,7 +7,6 @@ is imported when it is called.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "flowalign") -> 
                 importlib.import_module(f"flowalign.command.{args.command}").run(args)
                 sys.stdout.flush()
             except BrokenPipeError:  # the reader, such as head, has seen enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.stdout = None  # the rest is not to be written at the end
             except (OSError, ValueError, ImportError) as error:
                 parser.exit(2, f"{prog} {args.command}: error: {error}\n")
     except KeyboardInterrupt:

@@ -28,21 +28,22 @@ def run(args: argparse.Namespace) -> None:
         return list(data.X)
 
     answers, kind = answers_to_files(args, paths_of)
-    known = answers.classes.astype(str)
-    strange = sorted({*truth} - {*known})
+    places = {str(label): place for place, label in enumerate(answers.classes.tolist())}
+    strange = sorted({*truth} - {*places})
     if strange:
         raise ValueError(
             f"{shown(args.labels or args.folder)} has classes that the model was not fitted to: "
-            f"{shorten(strange)}. It knows {shorten(known.tolist())}."
+            f"{shorten(strange)}. It knows {shorten(places)}."
         )
-    found = _summary(answers, np.searchsorted(known, np.array(truth)[answers.rows]))
+    found = _summary(answers, np.array([places[truth[row]] for row in answers.rows]))
     print(json.dumps(found, indent=2) if args.json else _text(found, kind))
 
 
 def _summary(answers: Answers, codes: NDArray[np.intp]) -> dict[str, Any]:
     """Compare answers with the true classes, (n,)."""
     measured = evaluate(answers.proba, codes)
-    right, names = answers.codes == codes, answers.classes.tolist()
+    right = answers.codes == codes
+    names = [str(label) for label in answers.classes.tolist()]
     of_class = [codes == c for c in range(len(names))]
     confused = Counter(zip(codes[~right].tolist(), answers.codes[~right].tolist(), strict=True))
     return {

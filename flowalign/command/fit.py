@@ -27,14 +27,16 @@ def run(args: argparse.Namespace) -> None:
     kind = args.kind or kind_of(args.folder)
     data = labelled(args.folder, args.labels, kind)
     if len(data.class_names) < 2:
-        raise ValueError(f"There is one class, {data.y[0]!r}; it takes two or more to choose from.")
+        raise ValueError(
+            f"There is one class, {data.y[0].item()!r}; it takes two or more to choose from."
+        )
     more = [] if args.unlabeled is None else _others(listed([args.unlabeled], kind), data.X)
     aligner = FlowMatchingAligner(unknown_rate=args.unknown_rate, device=args.device or "auto")
     encoder = _encoder(args, kind)
     on_error = "skip" if args.skip_unreadable else "raise"
     encoded = encoder.encode(data.X, data.y, on_error=on_error)
     rows = encoder.encode(more, on_error=on_error).X if more else []
-    lost = sorted({*data.y} - {*encoded.y})
+    lost = sorted({*data.y.tolist()} - {*encoded.y.tolist()})
     if lost:
         raise ValueError(f"No file of {lost[0]!r} could be read.")
     names = encoder.class_embeddings(data.class_names)
@@ -46,6 +48,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"Encoder: {encoder.model_name}{weights}")
     print(_estimate(aligner, kind))
     print(f"Model: {shown(args.out)}")
+    options = {"model_name": "--model", "pretrained": "--pretrained"}
+    again = " ".join(f"{options[name]} {getattr(encoder, name)}" for name in encoder._places())
+    if again:
+        print(f"It does not say where the encoder is. With it, give {again} again.")
 
 
 def _others(paths: list[str], labelled_paths: Any) -> list[str]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from datetime import date
 from html import escape
 from importlib.resources import files
+from itertools import takewhile
+from pathlib import Path
 from string import Template
 
 import numpy as np
@@ -20,10 +21,11 @@ import flowalign
 from flowalign.command.answers import Answers
 from flowalign.command.previews import SECONDS, excerpt, thumbnail
 from flowalign.inputs import shown
+from flowalign.prompts import words
 
 NEXT = (
-    "Labels of these would help most. For each, the best two classes are nearly as probable; they "
-    "are taken from the classes in turn."
+    "The labels of these would help most. The model is less than 90 % sure of them, and finds two "
+    "classes nearly as probable. They are taken from the classes in turn."
 )
 UNKNOWN = (
     "These score below the model's threshold, so they may belong to none of the classes. Each has "
@@ -74,7 +76,7 @@ def page(
         kind=kind,
         model=escape(shown(model)),
         count=len(answers.paths),
-        folder=escape(shown(writer.folder or ".")),
+        folder=escape(shown(Path(*writer.folder))),
         left_out=f"{left_out} of which the model is most certain are not shown."
         if left_out
         else "",
@@ -82,7 +84,7 @@ def page(
         if kind == "sounds"
         else "",
         links="\n".join(_link(*link, max(count for *_, count in links)) for link in links),
-        options="\n".join(_option(escape(str(label))) for label in answers.classes),
+        options="\n".join(_option(str(label)) for label in answers.classes),
         sections="\n".join(writer.section(*section) for section in sections),
         version=flowalign.__version__,
         day=date.today().isoformat(),
@@ -90,15 +92,24 @@ def page(
 
 
 def _option(label: str) -> str:
-    return f'<option value="{label}">{label}</option>'
+    return f'<option value="{escape(label)}">{spelt(label)}</option>'
 
 
 def _link(place: str, label: str, count: int, most: int) -> str:
     share = round(100 * count / max(most, 1))
     return (
-        f'<li><a href="#{place}"><span>{escape(label)}</span> <b>{count}</b>'
+        f'<li><a href="#{place}"><span>{spelt(label)}</span> <b>{count}</b>'
         f'<i style="--share:{share}%"></i></a></li>'
     )
+
+
+def spelt(label: str) -> str:
+    """Return a class as a reader would have it: words, which can be broken into lines."""
+    return escape(words(label) or label)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}&nbsp;%"
 
 
 class _Writer:
@@ -106,7 +117,9 @@ class _Writer:
 
     def __init__(self, answers: Answers, kind: str) -> None:
         self.answers, self.kind = answers, kind
-        self.folder = os.path.commonpath([os.path.dirname(path) or "." for path in answers.paths])
+        folders = [Path(path).parts[:-1] for path in answers.paths]
+        pairs = zip(min(folders), max(folders), strict=False)
+        self.folder = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
         self.previews: dict[int, str] = {}
 
     def section(
@@ -118,26 +131,24 @@ class _Writer:
         note = f"<p>{escape(about)}</p>\n" if about else ""
         return (
             f'<section id="{place}" aria-labelledby="{place}-title">\n'
-            f'<h2 id="{place}-title">{escape(title)} <small>{shows}</small></h2>\n{note}{body}\n'
+            f'<h2 id="{place}-title">{spelt(title)} <small>{shows}</small></h2>\n{note}{body}\n'
             "</section>"
         )
 
     def _card(self, row: int, place: str) -> str:
-        answers = self.answers
-        proba = answers.proba[row]
-        first, second = np.argsort(-proba, kind="stable")[:2]
-        label, other = (escape(str(answers.classes[code])) for code in (first, second))
-        path = answers.paths[row]
-        below = path if self.folder in ("", ".") else os.path.relpath(path, self.folder)
-        name = escape(shown(below))
-        share = f"{100 * proba[first]:.0f}"
-        return (
-            f'<li data-label="{label}" data-name="{name}">{self._preview(row, name)}\n'
-            f'<p class="said"><b>{label}</b> <span>{share} %</span></p>\n'
-            f'<i class="bar" style="--share:{share}%"></i>\n'
-            f'<p class="other">or {other}, {100 * proba[second]:.0f} %</p>\n'
-            f'<p class="name">{name}</p></li>'
-        )
+        answers, proba = self.answers, self.answers.proba[row]
+        first, *others = np.argsort(-proba, kind="stable")[:2]
+        label = str(answers.classes[first])
+        name = escape(shown(Path(*Path(answers.paths[row]).parts[len(self.folder) :])))
+        lines = [
+            f'<li data-label="{escape(label)}" data-name="{name}">{self._preview(row, name)}',
+            f'<p class="said"><b>{spelt(label)}</b> <span>{_percent(proba[first])}</span></p>',
+            f'<i class="bar" style="--share:{100 * proba[first]:.0f}%"></i>',
+        ]
+        for other in others:
+            said = f"or {spelt(str(answers.classes[other]))}, {_percent(proba[other])}"
+            lines.append(f'<p class="other">{said}</p>')
+        return "\n".join([*lines, f'<p class="name">{name}</p></li>'])
 
     def _preview(self, row: int, name: str) -> str:
         if row not in self.previews:

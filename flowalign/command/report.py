@@ -16,6 +16,7 @@ from flowalign.parameters import integer
 
 LIMITS = {"pictures": 1000, "sounds": 100}  # of files on a page; a sound takes up to 0.5 MB
 N_NEXT = 12  # of them whose labels are asked for
+SURE = 0.9  # a label of what is more certain would tell nothing
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,9 +43,10 @@ def label_next(answers: Answers, n: int = N_NEXT) -> NDArray[np.intp]:
     """Return the files, n at most, whose labels would help most.
 
     These are the files for which the best two classes are nearly as probable, of those that look
-    like some class. They are taken from the predicted classes in turn, so that not all are of one.
+    like some class and are not certain. They are taken from the predicted classes in turn, so that
+    not all are of one.
     """
-    known = np.flatnonzero(~answers.unknown)
+    known = np.flatnonzero(~answers.unknown & (answers.certainty < SURE))
     best = np.sort(answers.proba[known], axis=1)
     margins, codes = best[:, -1] - best[:, -2], answers.codes[known]
     order = np.argsort(margins, kind="stable")

@@ -113,11 +113,10 @@ def _entry(path: os.PathLike[str]) -> EncoderEntry:
 
 
 def _ask_for(path: os.PathLike[str], missing: list[str]) -> str:
-    what = {"model_name": "a folder (--model)", "pretrained": "a checkpoint (--pretrained)"}
+    what = {"model_name": "a model (--model)", "pretrained": "a checkpoint (--pretrained)"}
     return (
-        f"{shown(path)} was fitted with an encoder out of "
-        f"{' and '.join(what[name] for name in missing)}, whose place a file does not tell; give "
-        f"{' and '.join(missing)}."
+        f"{shown(path)} was fitted with {' and '.join(what[name] for name in missing)} of your "
+        f"own, and does not say where that is; give {' and '.join(missing)}."
     )
 
 

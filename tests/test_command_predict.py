@@ -1,0 +1,161 @@
+"""flowalign predict: a table of answers, for files and for features."""
+
+import csv
+import io
+import os
+import sys
+
+import numpy as np
+import pytest
+from stub_clip import MODEL, write_colors
+
+import flowalign
+from flowalign.datasets.folders import files_below
+from flowalign.encoders import OpenCLIPEncoder
+
+FIT = ["fit", "colors", "--out", "m.flowalign", "--model", MODEL]
+COLUMNS = ["path", "label", "probability", "score", "unknown"]
+
+
+@pytest.fixture
+def new(command, tmp_path):
+    """A model of three colours, and a folder of them and of what is none."""
+    from PIL import Image
+
+    write_colors(tmp_path / "colors")
+    command(*FIT)
+    write_colors(tmp_path / "new" / "deep", seed=1)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
+    Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "new" / "noise, loud.png")
+    return tmp_path / "new"
+
+
+def rows_of(table):
+    return [*csv.DictReader(io.StringIO(table))]
+
+
+def test_a_row_for_each_file(command, new):
+    status, out, errors = command("predict", "m.flowalign", "new")
+    assert (status, errors) == (0, "")
+    rows = rows_of(out)
+    assert [*rows[0]] == COLUMNS
+    paths = files_below(new.relative_to(new.parent), (".png",))
+    assert [row["path"] for row in rows] == paths
+    X = OpenCLIPEncoder(MODEL, "openai").transform(paths)
+    model = flowalign.load("m.flowalign")
+    assert [row["label"] for row in rows] == model.predict(X).tolist()
+    proba, scores = model.predict_proba(X).max(axis=1), model.score_samples(X)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], proba, rtol=1e-5)
+    np.testing.assert_allclose([float(row["score"]) for row in rows], scores, rtol=1e-5)
+    refused = model.set_params(unknown_label="?").predict(X) == "?"
+    assert [row["unknown"] for row in rows] == np.where(refused, "yes", "no").tolist()
+    assert rows[0] == rows[0] | {
+        "path": "new/noise, loud.png".replace("/", os.sep),
+        "unknown": "yes",
+    }
+    assert not refused[1:].all()
+
+
+def test_a_file_takes_what_would_be_printed(command, new, tmp_path):
+    printed = command("predict", "m.flowalign", "new")[1]
+    status, out, _ = command("predict", "m.flowalign", "new", "--out", "a.csv")
+    assert (status, (tmp_path / "a.csv").read_bytes().decode()) == (0, printed)
+    n_unknown = sum(row["unknown"] == "yes" for row in rows_of(printed))
+    assert out == f"13 answers, {n_unknown} unknown: a.csv\n"
+    one = new / "deep" / "red" / "red0.png"
+    status, out, _ = command("predict", "m.flowalign", one)
+    assert [row["path"] for row in rows_of(out)] == [str(one)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text")
+def test_names_that_are_no_text_come_out_as_they_are(command, new, tmp_path):
+    name = os.fsencode(new) + b"/\xff.png"
+    os.rename(new / "noise, loud.png", name)
+    assert command("predict", "m.flowalign", "new", "--out", "a.csv")[0] == 0
+    assert b"\nnew/\xff.png," in (tmp_path / "a.csv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "npz without paths"])
+def test_features_need_no_encoder(kind, model_file, data, command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    X, names = data.X_test[:5], ["a", "b", "c", "d", "e"]
+    if kind == "npy":
+        np.save(tmp_path / "X", X)
+    else:
+        np.savez(tmp_path / "X", X=X, **({"paths": names} if kind == "npz" else {}))
+    status, out, errors = command("predict", model_file, "--features", f"X.{kind[:3]}")
+    assert (status, errors) == (0, "")
+    rows = rows_of(out)
+    assert [row["path"] for row in rows] == (names if kind == "npz" else [*"01234"])
+    assert [row["label"] for row in rows] == flowalign.load(model_file).predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (None, "No such file"),
+        (b"text", "is no .npy file with an array"),
+        ({"Y": [1]}, "no .npz file with X"),
+        ({"X": np.array([None])}, "no .npz file with X"),
+        ({"X": np.ones((2, 32)), "paths": ["a"]}, "has 2 rows and 1 paths"),
+        ({"X": np.ones((2, 3))}, "32 features"),
+    ],
+    ids=str,
+)
+def test_features_that_are_none(made, said, model_file, command, tmp_path):
+    if isinstance(made, dict):
+        np.savez(tmp_path / "X", **made)
+    elif made is not None:
+        (tmp_path / "X.npz").write_bytes(made)
+    status, out, errors = command("predict", model_file, "--features", "X.npz")
+    assert (status, out) == (2, "")
+    assert said in errors
+
+
+def test_inputs_that_are_none(command, new, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, said in [
+        ((), "Give files or folders, or else --features"),
+        (("new", "--features", "X.npy"), "Give files or folders, or else --features"),
+        (("empty",), "There are no pictures in empty (.jpg"),
+        (("none.png",), "none.png does not exist"),
+        (("new", "--out", "no/a.csv"), "no is no folder"),
+    ]:
+        status, out, errors = command("predict", "m.flowalign", *arguments)
+        assert (status, out) == (2, "")
+        assert said in errors
+
+
+def test_models_that_are_none(model_file, command, new):
+    for model, said in [
+        ("no", "No such file"),
+        (new / "noise, loud.png", "is not a safetensors file"),
+        (model_file, "names no encoder, for it was saved without one"),
+    ]:
+        status, out, errors = command("predict", model, "new")
+        assert (status, out) == (2, "")
+        assert said in errors
+        assert len(errors.splitlines()) == 1
+
+
+def test_a_library_that_is_missing_can_be_installed(command, new, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    status, _, errors = command("predict", "m.flowalign", "new")
+    assert status == 2
+    assert 'pip install "flowalign[clip]"' in errors
+
+
+def test_a_checkpoint_of_ones_own_is_given_again(command, new, tmp_path):
+    for name, content in (("w.pt", "one"), ("other.pt", "another"), ("copy.pt", "one")):
+        (tmp_path / name).write_text(content)
+    status, out, _ = command(*FIT, "--pretrained", "w.pt")
+    assert status == 0
+    assert "It does not say where the encoder is. With it, give --pretrained w.pt again." in out
+    assert b"w.pt" not in (tmp_path / "m.flowalign").read_bytes()
+    status, _, errors = command("predict", "m.flowalign", "new")
+    assert status == 2
+    assert "a checkpoint (--pretrained) of your own" in errors
+    status, _, errors = command("predict", "m.flowalign", "new", "--pretrained", "other.pt")
+    assert status == 2
+    assert "this has other weights than the encoder that m.flowalign was fitted with" in errors
+    assert command("predict", "m.flowalign", "new", "--pretrained", "copy.pt")[0] == 0
