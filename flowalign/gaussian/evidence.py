@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEPENDENT_DIRECTIONS = 100
-"""A Gaussian log-density in d dimensions is too confident, as if only so many of them were
-independent: the prior mean of :math:`\\beta` is this over d, half of it beside text. It is near the
-median, 93, of what is best for the undrawn training samples of nine feature sets with one sample a
-class (29 to 157); with more samples the likelihood decides."""
+"""A Gaussian log-density in d dimensions is too confident: it counts all of them, where about so
+many are independent. The prior mean of :math:`\\beta` is this over d, half of it beside text. The
+best values for the undrawn training samples of nine feature sets with one sample a class have the
+median 93 (29 to 157); with more samples the likelihood decides."""
 
 ZERO_SHOT = 0.5
-"""Each weight of the text where nothing can be weighed, that of the centred text in units that give
-both the same spread over classes: together they are zero-shot classification as it is. Otherwise
-the prior mean of either is such that it spreads the classes by one nat."""
+"""Each weight of the text if no sample can weigh it, that of the centred text in units that give
+both the same spread over classes: together they are plain zero-shot classification. Otherwise the
+prior mean of each is such that it spreads the classes by one nat."""
 
 SHAPES = (1.0, 0.5, 0.5)
 """Of the priors, for density and text. Useless text loses its weight at little cost."""
 
 ONE_SHOT_SHAPE = 16.0
-"""Shape for the density where each class has one sample, without text beside it. A sample that is
-left out there leaves its class to the name alone, which is not what new rows will meet."""
+"""Shape for the density if each class has one sample and there is no text beside it. Leaving a
+sample out then leaves only the name of its class, whereas new rows will meet the sample too."""
 
 
 class Evidence(NamedTuple):
