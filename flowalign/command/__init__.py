@@ -15,13 +15,33 @@ from typing import Any
 
 from flowalign.command.options import parser_of
 
+__all__ = ["main"]
+
 # Commands that are python -m flowalign.encoders and python -m flowalign.benchmark as well.
 FORWARDED = {"encode": "flowalign.encoders.__main__", "benchmark": "flowalign.benchmark.__main__"}
 INTERRUPTED = 130  # as shells have it
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "flowalign") -> int:
-    """Run a command; return its exit status, or exit with status 2 for bad input."""
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None, default=None
+        Such as ``["fit", "pictures", "--out", "pets.flowalign"]``; None takes those of the process.
+    prog : str, default="flowalign"
+        What help and errors call the program.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 130 after an interruption.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 for bad input, after a line on the error output; with 0 after help.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given and given[0] in FORWARDED:
