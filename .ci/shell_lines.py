@@ -12,8 +12,9 @@ Differences from what a reader types:
 - The benchmark makes one draw, of one sample a class, with two methods.
 - ``pip install`` is not run again. It has to name extras that pyproject.toml has.
 
-What cannot run here has a comment right above its block, ``.. not run: the reason`` in rst and
-``<!-- not run: the reason -->`` in Markdown. Such blocks are counted and listed.
+Blocks of the same lines on several pages run once. What cannot run here has a comment right above
+its block, ``.. not run: the reason`` in rst and ``<!-- not run: the reason -->`` in Markdown. Such
+blocks are counted and listed.
 """
 
 import os
@@ -77,6 +78,12 @@ class Block:
         lines = re.sub(r"(^|\s)#.*", "", self.text.replace("\\\n", " "), flags=re.M).splitlines()
         return [" ".join(line.split()) for line in lines if line.strip()]
 
+    def runs(self) -> tuple[str, ...]:
+        """Return what is run of it."""
+        if self.language != "sh":
+            return (self.text,)
+        return tuple(filter(None, map(in_ci, self.commands())))
+
 
 def blocks_of(page: Path) -> Iterator[Block]:
     """Yield the blocks of code of a page."""
@@ -101,11 +108,20 @@ def blocks_of(page: Path) -> Iterator[Block]:
             mark = found_mark[1] if found_mark else None
 
 
-def unmarked(block: Block) -> list[str]:
-    """Return the shell lines of a block that is not one of shell lines."""
-    if block.language == "sh":
-        return []
-    return [line.strip() for line in block.text.splitlines() if SHELL_LINE.match(line)]
+def faults(pages: list[Path], blocks: list[Block]) -> list[str]:
+    """Return what is wrong with pages before anything is run."""
+    found = []
+    for block in blocks:
+        if block.language != "sh":
+            lines = [line.strip() for line in block.text.splitlines() if SHELL_LINE.match(line)]
+            found += [f"{block}: mark as sh: {line}" for line in lines]
+        elif not block.not_run:
+            others = [command for command in block.runs() if "pip install" in command]
+            found += [f"{block}: installs other packages: {command}" for command in others]
+    for page in pages:
+        named = ",".join(NAMED_EXTRAS.findall(page.read_text("utf-8"))).split(",")
+        found += [f"{page}: pyproject.toml has no extra {x}" for x in {*named} - {"", *EXTRAS}]
+    return found
 
 
 def is_readme_python(block: Block) -> bool:
@@ -136,15 +152,9 @@ def run(page: Path, blocks: list[Block], work: Path) -> list[str]:
     environment["XDG_CACHE_HOME"] = str(folder / "caches")
     done = []
     for block in blocks:
-        commands = block.commands() if block.language == "sh" else [block.text]
-        for command in commands:
-            if block.language == "sh":
-                command = in_ci(command)
-                arguments = ["bash", "-euo", "pipefail", "-c", command]
-            else:
-                arguments = [sys.executable, "-c", command]
-            if not command:
-                continue
+        for command in block.runs():
+            shell = ["bash", "-euo", "pipefail", "-c"]
+            arguments = [*(shell if block.language == "sh" else [sys.executable, "-c"]), command]
             start = time.perf_counter()
             result = subprocess.run(
                 arguments, cwd=folder, env=environment, text=True, capture_output=True
@@ -163,16 +173,15 @@ def main(pages: list[str]) -> str | None:
     found = [page for page in found if made.isdisjoint(page.parts)]
     paths = [Path(page).resolve() for page in pages] or found
     blocks = [block for page in paths for block in blocks_of(page)]
-    wrong = [f"{block}: mark as sh: {line}" for block in blocks for line in unmarked(block)]
-    for page in paths:
-        named = ",".join(NAMED_EXTRAS.findall(page.read_text("utf-8"))).split(",")
-        wrong += [f"{page}: pyproject.toml has no extra {x}" for x in {*named} - {"", *EXTRAS}]
-    if wrong:
+    if wrong := faults(paths, blocks):
         return "\n".join(wrong)
     shell = [block for block in blocks if block.language == "sh"]
     skipped = [block for block in shell if block.not_run]
-    todo = [block for block in blocks if block in shell or is_readme_python(block)]
-    todo = [block for block in todo if not block.not_run]
+    first: dict[tuple[str, ...], Block] = {}  # of blocks that run the same
+    for block in blocks:
+        if not block.not_run and (block.language == "sh" or is_readme_python(block)):
+            first.setdefault(block.runs(), block)
+    todo = list(first.values())
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as threads:
         work = Path(folder)
         prepare(work / "inputs", ROOT)
