@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from flowalign import ClassEmbeddings
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
+from flowalign.benchmark.convex_peers import CrossModalProbe, ProKeR
 from flowalign.benchmark.peers import GDA, LinearProbe, NearestClassMean, TipAdapter, ZeroShot
 from flowalign.datasets import make_cross_modal
 
@@ -24,6 +25,8 @@ PEERS = [
     CLIPAdapter(),
     LPPlusPlus(),
     TaskRes(),
+    ProKeR(),
+    CrossModalProbe(),
 ]
 
 
@@ -87,6 +90,8 @@ def test_two_classes_in_unequal_spaces_or_without_text(peer, text):
         (CLIPAdapter(), {"ratio": 0.2}),
         (LPPlusPlus(), {"text": 250.0}),
         (TaskRes(), {"length": 10.0}),
+        (ProKeR(), {"beta": 3.0, "ridge": 20.0}),
+        (CrossModalProbe(), {"C": 10_000.0}),
     ],
 )
 def test_one_sample_a_class(peer, settings, one_shot):
@@ -177,7 +182,7 @@ def test_trained_keys_answer_for_other_samples(hard):
     assert loss(trained) < loss(X)
 
 
-@pytest.mark.parametrize("peer", [GDA(), TipAdapter(), LinearProbe()], ids=name)
+@pytest.mark.parametrize("peer", [GDA(), TipAdapter(), LinearProbe(), ProKeR()], ids=name)
 @pytest.mark.parametrize("n_val", [240, 30])
 def test_an_oracle_chooses_the_best_on_test(peer, n_val, hard):
     """Most hits, of equal ones the lowest log-loss: on few samples many settings are level."""

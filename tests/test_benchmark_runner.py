@@ -82,7 +82,7 @@ def test_a_row_for_each_fit(sets, tmp_path):
 def test_the_aligner_is_among_the_methods(sets, tmp_path):
     rows = run(sets[:1], tmp_path / "out", shots=[2], n_seeds=1, n_jobs=1, verbose=0)
     assert not [row for row in rows if "error" in row]
-    assert len(rows) == 11
+    assert len(rows) == 13
     ours = next(row for row in rows if row["method"] == "flowalign")
     assert ours["choices"]["stop_source_"] == "leave-one-out"
     assert ours["choices"]["n_steps_"] in range(11)

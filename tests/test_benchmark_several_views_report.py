@@ -79,9 +79,11 @@ def test_the_command_sees_by_the_file_whether_there_are_several_views(path, tmp_
     assert capsys.readouterr().out.startswith("4 fits, 0 failed")
     one = {name.removesuffix("_ear"): a for name, a in view_arrays().items() if "eye" not in name}
     np.savez(tmp_path / "plain.npz", **one)
-    command(tmp_path, "--methods", "zero-shot", "--open-set")
+    settings = "--setting", "inductive", "open-set", "several-views"
+    command(tmp_path, "--methods", "zero-shot", *settings)
     said = capsys.readouterr().out
-    assert "--open-set leave out one, of several views.\n6 fits, 0 failed" in said
+    left_out = "--setting inductive, --setting open-set, --methods: without one, of several views."
+    assert said.startswith(f"{left_out}\n6 fits, 0 failed")
     text = (tmp_path / "report" / "report.md").read_text()
     titles = [line for line in text.splitlines() if line.startswith("## ")]
     parts = ["", "Several views: ", "None of these: "]
@@ -90,11 +92,23 @@ def test_the_command_sees_by_the_file_whether_there_are_several_views(path, tmp_
     assert "5 fits, 2 feature sets" in text
 
 
-@pytest.mark.parametrize("option", [["--methods", "zero-shot"], ["--oracle"], ["--open-set"]])
+@pytest.mark.parametrize(
+    "option", [["--methods", "zero-shot"], ["--oracle"], ["--setting", "open-set"]]
+)
 def test_options_for_one_view_are_refused_where_all_sets_have_several(path, option, capsys):
     with pytest.raises(SystemExit):
         command(path.parent, *option)
-    assert "are for sets of one view; all of --features have several" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{option[0]}" in said
+    assert "for feature sets of one view; all of --features have several" in said
+
+
+def test_several_views_are_asked_for_in_vain_where_no_set_has_them(tmp_path, capsys):
+    one = {name.removesuffix("_ear"): a for name, a in view_arrays().items() if "eye" not in name}
+    np.savez(tmp_path / "plain.npz", **one)
+    with pytest.raises(SystemExit):
+        command(tmp_path, "--setting", "several-views")
+    assert "--setting several-views: no feature set" in capsys.readouterr().err
 
 
 def test_a_damaged_file_of_several_views_is_told_by_the_command(tmp_path, capsys):

@@ -9,6 +9,7 @@ The full comparison with the curves of the reference implementation, over an hou
 import numpy as np
 import pytest
 import torch
+from fidelity import summed_classes
 from paper_network import train
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional
@@ -63,3 +64,13 @@ def test_the_papers_recipe_has_the_papers_curve():
     assert paper[0] == pytest.approx(ours[0])
     assert paper.max() > paper[0] + 0.03  # the flow has something to do on these data
     np.testing.assert_allclose(ours, paper, atol=0.015)
+
+
+def test_probabilities_are_summed_over_states():
+    """The first row's class is that of no single state, the second's not that of summed logits."""
+    tie, sure, three = [1.004, 0, 1, 0], [1, 0, 0, 0], [0, 1.004, 1, 1]
+    states = np.array([[tie, sure], [[0, 1.004, 1, 0], three], [tie, three]])
+    single = [summed_classes(state[None], np.eye(4)).tolist() for state in states]
+    assert single == [[0, 0], [1, 1], [0, 1]]
+    assert summed_classes(states, np.eye(4)).tolist() == [2, 0]
+    assert summed_classes(3 * states, 2 * np.eye(4)).tolist() == [2, 0]  # lengths say nothing

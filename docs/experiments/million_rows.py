@@ -115,6 +115,7 @@ def covariance_of(model: GaussianModel) -> torch.Tensor:
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    one, other = one.cpu(), other.cpu()
     return float((one - other).abs().max() / other.abs().max())
 
 

@@ -94,7 +94,12 @@ def compare(path: Path, n_shots: int, seed: int) -> list[np.ndarray]:
         for name in ("gaussian", "mlp", "residual"):
             field = "mlp" if name == "mlp" else "gaussian"
             model = FlowMatchingAligner(
-                table, velocity_field=field, n_steps=5, logit_scale=100, random_state=seed
+                table,
+                velocity_field=field,
+                n_steps=5,
+                logit_scale=100,
+                random_state=seed,
+                device="cpu",  # where the two fields are put together
             )
             model.fit(X[train_rows], y[train_rows])
             if name == "residual":

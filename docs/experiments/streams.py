@@ -40,7 +40,7 @@ def keep_at_most(n_rows: int) -> None:
 def streamed(X, y, table, order, n_blocks: int) -> FlowMatchingAligner:
     """Fit to one block after the other."""
     # What is chosen in one call is chosen anew in the next: that of the last is enough.
-    aligner = FlowMatchingAligner(n_steps=5, logit_scale=1)
+    aligner = FlowMatchingAligner(n_steps=5, logit_scale=1, device="cpu")
     blocks = np.array_split(order, n_blocks)
     seen = np.empty(0, y.dtype)
     for k, rows in enumerate(blocks):
@@ -81,7 +81,7 @@ def measure(path: Path, n_shots: int, seed: int, n_blocks: int, n_rows: int) -> 
         return proba, np.array([100 * found["accuracy"], found["log_loss"]])
 
     keep_at_most(MOST)
-    whole = FlowMatchingAligner(table.subset(y)).fit(X, y)
+    whole = FlowMatchingAligner(table.subset(y), device="cpu").fit(X, y)
     stream = streamed(X, y, table, order, n_blocks)
     differences = [apart(*pair) for pair in zip(estimates(stream), estimates(whole), strict=True)]
     keep_at_most(n_rows)

@@ -136,7 +136,12 @@ def drawn(aligner, twice, X, y, X_test, unseen, seed):
     yield "model", taught(X, y, *aligner.sample(n, names, random_state=seed), X_test)
     yield "means", taught(X, y, sphere.unit_rows(means, "means"), names, X_test)
     network = FlowMatchingAligner(
-        aligner.class_embeddings, velocity_field="mlp", n_steps=5, logit_scale=1, random_state=seed
+        aligner.class_embeddings,
+        velocity_field="mlp",
+        n_steps=5,
+        logit_scale=1,
+        device="cpu",
+        random_state=seed,
     ).fit(X, y)
     codes = np.repeat(names, n)
     targets = torch.tensor(network.class_embeddings_)[codes]
@@ -162,9 +167,9 @@ def measure(path, n_shots, seed, share, ways):
     unseen[rng.permutation(n_classes)[: max(1, round(share * n_classes))]] = True
     X, y = sphere.unit_rows(X[~unseen[y]], "X"), y[~unseen[y]]
     X_test = sphere.unit_rows(X_test, "X_test")
-    aligner = FlowMatchingAligner(table).fit(X, y)
+    aligner = FlowMatchingAligner(table, device="cpu").fit(X, y)
     prior = np.where(unseen, 2, 1) / (n_classes + unseen.sum())
-    twice = FlowMatchingAligner(table, class_prior=prior).fit(X, y)
+    twice = FlowMatchingAligner(table, class_prior=prior, device="cpu").fit(X, y)
     found = ways(aligner, twice, X, y, X_test, unseen, seed)
     return {name: said(codes, y_test, unseen) for name, codes in found}
 

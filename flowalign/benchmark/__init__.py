@@ -9,10 +9,12 @@ from flowalign.benchmark.open_set import run_open_set
 from flowalign.benchmark.report import write_report
 from flowalign.benchmark.runner import METHODS, run
 from flowalign.benchmark.several_views import run_several_views
+from flowalign.benchmark.unlabeled import UNLABELED_METHODS, run_unlabeled
 from flowalign.benchmark.view_sets import ViewSet, load_view_set
 
 __all__ = [
     "METHODS",
+    "UNLABELED_METHODS",
     "FeatureSet",
     "ViewSet",
     "load_feature_set",
@@ -20,5 +22,6 @@ __all__ = [
     "run",
     "run_open_set",
     "run_several_views",
+    "run_unlabeled",
     "write_report",
 ]

@@ -10,14 +10,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import joblib
+from sklearn.base import BaseEstimator
 
 from flowalign.atomic_file import expanded
 from flowalign.benchmark.feature_sets import EMOJI, encode_split
 from flowalign.benchmark.open_set import run_open_set
+from flowalign.benchmark.pools import SETTINGS
 from flowalign.benchmark.report import write_report
-from flowalign.benchmark.runner import METHODS, run
+from flowalign.benchmark.runner import EXTRA_METHODS, METHODS, run
 from flowalign.benchmark.several_views import run_several_views
+from flowalign.benchmark.unlabeled import UNLABELED_METHODS, run_unlabeled
 from flowalign.benchmark.view_sets import has_views
+
+INDUCTIVE, OPEN_SET, VIEWS = "inductive", "open-set", "several-views"
+EVERY_SETTING = (INDUCTIVE, *SETTINGS, OPEN_SET, VIEWS)
 
 
 def main(
@@ -37,13 +43,20 @@ def main(
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seeds", type=int, default=3, help="number of draws")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD",
-                        help=f"some of: {', '.join(METHODS)}")  # fmt: skip
+    parser.add_argument(
+        "--setting", nargs="+", choices=EVERY_SETTING, metavar="SETTING",
+        help=f"what is given and asked, some of: {', '.join(EVERY_SETTING)}; by default "
+        "several-views for feature sets of several views, inductive for the others",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD",
+        choices=dict.fromkeys([*METHODS, *EXTRA_METHODS, *UNLABELED_METHODS]),
+        help=f"of the inductive setting some of: {', '.join(METHODS)} (all by default), "
+        f"{', '.join(EXTRA_METHODS)}; of those with unlabelled rows some of: "
+        f"{', '.join(UNLABELED_METHODS)} (all by default)",
+    )  # fmt: skip
     parser.add_argument(
         "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
-    )
-    parser.add_argument(
-        "--open-set", action="store_true", help="also hold out classes, and score rows of none"
     )
     parser.add_argument("--jobs", type=int, help="fits at once, all cores by default")
     parser.add_argument(
@@ -66,23 +79,28 @@ def main(
         with _cluster(args, parser) if args.scheduler else nullcontext():
             paths, draws = _paths(args, parser), {"shots": args.shots, "n_seeds": args.seeds}
             draws["n_jobs"] = -1 if args.jobs is None else args.jobs
+            settings = args.setting or [INDUCTIVE, VIEWS]
             several = [path for path in paths if has_views(path)]
             single = [path for path in paths if path not in several]
-            if several and (args.methods or args.oracle or args.open_set):
-                _leave_out(several, single, parser)
-            methods = {name: METHODS[name] for name in args.methods or METHODS}
-            rows = open_set = views = []
-            if single:
+            _check_sets(single, several, args, parser)
+            rows = open_set = views = unlabeled = []
+            if single and INDUCTIVE in settings:
+                methods = _chosen(METHODS | EXTRA_METHODS, args, INDUCTIVE, parser)
                 rows = run(single, args.out, methods=methods, oracle=args.oracle, **draws)
-            if single and args.open_set:
+            if single and (pooled := [name for name in settings if name in SETTINGS]):
+                methods = _chosen(UNLABELED_METHODS, args, " and ".join(pooled), parser)
+                given = {"settings": pooled, "methods": methods, "oracle": args.oracle}
+                unlabeled = run_unlabeled(single, args.out, **given, **draws)
+            if single and OPEN_SET in settings:
                 open_set = run_open_set(single, args.out, **draws)
-            if several:
+            if several and VIEWS in settings:
                 views = run_several_views(several, args.out, **draws)
+            fits = [*rows, *views, *unlabeled, *open_set]
+            page = write_report(rows, args.out, open_set, views, unlabeled)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    fits = rows + views + open_set
     failed = sum("error" in row for row in fits)
-    print(f"{len(fits)} fits, {failed} failed. {write_report(rows, args.out, open_set, views)}")
+    print(f"{len(fits)} fits, {failed} failed. {page}")
     if failed == len(fits):
         sys.exit(f"All failed; the first: {fits[0]['error']}")
 
@@ -108,15 +126,37 @@ def _cluster(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Itera
         yield
 
 
-def _leave_out(several: list[Path], single: list[Path], parser: argparse.ArgumentParser) -> None:
-    """Say that options which are for sets of one view act on these alone."""
-    if not single:
-        parser.error(
-            "--methods, --oracle and --open-set are for sets of one view; all of --features have "
-            "several"
-        )
-    names = ", ".join(path.stem for path in several)
-    print(f"--methods, --oracle and --open-set leave out {names}, of several views.")
+def _check_sets(
+    single: list[Path],
+    several: list[Path],
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+) -> None:
+    """Refuse options that no feature set is of the kind for; say which sets they leave out."""
+    settings = args.setting or []
+    given = [f"--setting {name}" for name in settings if name != VIEWS]
+    given += [name for name in ("--methods", "--oracle") if getattr(args, name.strip("-"))]
+    if several and given:
+        options = ", ".join(given)
+        if not single:
+            parser.error(f"{options}: for feature sets of one view; all of --features have several")
+        print(f"{options}: without {', '.join(path.stem for path in several)}, of several views.")
+    if VIEWS in settings and not several:
+        parser.error(f"--setting {VIEWS}: no feature set of --features has several views")
+
+
+def _chosen(
+    methods: dict[str, BaseEstimator],
+    args: argparse.Namespace,
+    setting: str,
+    parser: argparse.ArgumentParser,
+) -> dict[str, BaseEstimator]:
+    """Return those of --methods, or all that need nothing more than flowalign does."""
+    usual = [name for name in methods if name not in EXTRA_METHODS]
+    chosen = {name: methods[name] for name in args.methods or usual if name in methods}
+    if not chosen:
+        parser.error(f"--methods: none of {', '.join(args.methods)} is for --setting {setting}")
+    return chosen
 
 
 def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -129,13 +129,15 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
         self, X: NDArray[Any], codes: NDArray[Any], E: NDArray[Any] | None
     ) -> list[tuple[Scorer, NDArray[Any], NDArray[Any]]]:
         """Train without each fold; pair that with the fold."""
-        folds = StratifiedKFold(
-            min(self.n_folds, int(np.bincount(codes).min())), shuffle=True, random_state=0
-        )
         return [
             (self._train(X[a], codes[a], text_of(E, X[a], codes[a])), X[b], codes[b])
-            for a, b in folds.split(X, codes)
+            for a, b in self._folds(X, codes)
         ]
+
+    def _folds(self, X: NDArray[Any], codes: NDArray[Any]) -> Iterator[tuple[Any, Any]]:
+        """Pairs of rows to train on and rows left out, each class in both."""
+        n_folds = min(self.n_folds, int(np.bincount(codes).min()))
+        return StratifiedKFold(n_folds, shuffle=True, random_state=0).split(X, codes)
 
     def _settings(self) -> list[dict[str, float]]:
         values = [

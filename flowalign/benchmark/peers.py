@@ -82,10 +82,11 @@ class LinearProbe(Peer):
         self.C = C
 
     def _train(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> Scorer:
-        return PerSetting(partial(_logistic, X, codes))
+        return PerSetting(partial(logistic, X, codes))
 
 
-def _logistic(X: NDArray[Any], codes: NDArray[Any], *, C: float) -> Scorer:
+def logistic(X: NDArray[Any], codes: NDArray[Any], *, C: float) -> Scorer:
+    """Fit scikit-learn's logistic regression to unit rows, (n, d); return its scores."""
     with warnings.catch_warnings():
         # At large C the last digits would cost most of the time. Few samples a class are the rule.
         warnings.simplefilter("ignore", ConvergenceWarning)

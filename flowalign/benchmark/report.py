@@ -24,6 +24,7 @@ from flowalign.benchmark.tables import (
     accuracy_table,
     open_set_tables,
     several_views_tables,
+    unlabeled_tables,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ SEVERAL_VIEWS = (
     "from it. All are scored on the same test rows: those that a view alone lacks count as wrong "
     "for it, since it has no answer to them, and all classes as equally probable."
 )
+UNLABELED = {
+    "undrawn training rows": "Training rows that are no support samples are given without labels; "
+    "test rows are judged, as new ones. A set without such rows is left out, and so are methods "
+    "that have no answer for new rows.",
+    "all test rows": "The rows that are judged are given, all at once and without labels.",
+    "test rows in batches": "The rows that are judged are given in random batches of 256, up to "
+    "four of a set, each in a fit of its own. All methods are judged on these rows.",
+    "imbalanced": "A third of the test rows are given and judged, the shares of the classes drawn "
+    "from a Dirichlet distribution.",
+    "a third of the classes": "The test rows of a random third of the classes are given and "
+    "judged. No method knows which classes these are.",
+    "half of the classes foreign": "All test rows are given. A random half of the classes is known "
+    "to no method, neither by name nor by samples; rows of the others are judged.",
+}
 CAPTIONS = {
     "differences": f"Points by which {OURS} is above each method, mean over sets, with Student's "
     "95 % intervals over sets. Grey: chosen on test.",
@@ -103,18 +118,19 @@ def write_report(
     out: str | os.PathLike[str],
     open_set: Sequence[dict[str, Any]] = (),
     several_views: Sequence[dict[str, Any]] = (),
+    unlabeled: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write ``report.html``, ``report.md`` and the pictures of the latter.
 
     Parameters
     ----------
     rows : sequence of dict
-        As :func:`flowalign.benchmark.run` returns them; none, if there are some of several views.
+        As :func:`flowalign.benchmark.run` returns them; none, if there are some of another kind.
     out : path
         A folder.
-    open_set, several_views : sequence of dict
-        As :func:`flowalign.benchmark.run_open_set` and
-        :func:`flowalign.benchmark.run_several_views` return them; they have sections of their own.
+    open_set, several_views, unlabeled : sequence of dict
+        As :func:`flowalign.benchmark.run_open_set`, :func:`flowalign.benchmark.run_several_views`
+        and :func:`flowalign.benchmark.run_unlabeled` return them; they have sections of their own.
 
     Returns
     -------
@@ -123,9 +139,9 @@ def write_report(
     """
     out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
-    fits = [*rows, *several_views]
-    if not fits:
-        raise ValueError("rows is empty: there is nothing to report.")
+    fits = [*rows, *several_views, *unlabeled]
+    if not (fits or open_set):
+        raise ValueError("There is nothing to report: no rows of any kind.")
     sections = [
         Section("", [accuracy_table(summary) for summary in summarise(rows)], _pictures(rows)),
         Section(
@@ -133,9 +149,10 @@ def write_report(
             several_views_tables(several_views),
             _pictures(several_views, prefix="views_"),
         ),
+        *(Section(said, unlabeled_tables(unlabeled, pool), {}) for pool, said in UNLABELED.items()),
         Section(OPEN_SET, open_set_tables(open_set), {}),
     ]
-    contents = Contents(_facts(fits), sections, _failures([*fits, *open_set]))
+    contents = Contents(_facts(fits or open_set), sections, _failures([*fits, *open_set]))
     for section in sections:
         for name, picture in section.pictures.items():
             (out / f"{name}.svg").write_text(picture.svg, encoding="utf-8")

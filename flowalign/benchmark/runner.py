@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAdapterF
+from flowalign.benchmark.convex_peers import CrossModalProbe, ProKeR
 from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
 from flowalign.benchmark.peers import (
@@ -25,6 +26,7 @@ from flowalign.benchmark.peers import (
     ZeroShot,
 )
 from flowalign.benchmark.store import Task, cells, collect
+from flowalign.benchmark.tabular import TabICL
 from flowalign.multi_view import MultiViewAligner
 
 if TYPE_CHECKING:
@@ -36,13 +38,18 @@ METHODS: dict[str, BaseEstimator] = {
     "zero-shot": ZeroShot(),
     "class means": NearestClassMean(),
     "logistic regression": LinearProbe(),
+    "cross-modal probe": CrossModalProbe(),
     "GDA-CLIP": GDA(),
+    "ProKeR": ProKeR(),
     "Tip-Adapter": TipAdapter(),
     "Tip-Adapter-F": TipAdapterF(),
     "CLIP-Adapter": CLIPAdapter(),
     "LP++": LPPlusPlus(),
     "TaskRes": TaskRes(),
 }
+
+# Not run unless named: they need an optional dependency and download weights.
+EXTRA_METHODS: dict[str, BaseEstimator] = {"TabICL": TabICL()}
 
 
 @dataclass(frozen=True)

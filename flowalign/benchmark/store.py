@@ -48,6 +48,11 @@ class Task(ABC):
     def identity(self) -> list[Any]:
         """What else the result depends on, in JSON's types."""
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a row says of its task beside set, shots, draw and method, also if it failed."""
+        return {}
+
     def load(self) -> Any:
         """Read the set at `path`."""
         return load_feature_set(self.path)
@@ -146,7 +151,7 @@ def collect(
 def _row(key: str, task: Task) -> dict[str, Any]:
     """Measure a task; never raises an Exception."""
     row: dict[str, Any] = {"key": key, "set": task.path.stem, "n_shots": task.n_shots}
-    row |= {"seed": task.seed, "method": task.method}
+    row |= {"seed": task.seed, "method": task.method, **task.fields}
     try:
         data = task.load()
         if data.fingerprint != task.fingerprint:

@@ -52,6 +52,12 @@ def several_views_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     return [table._replace(title=f"Several views: {table.title}") for table in tables]
 
 
+def unlabeled_tables(rows: Sequence[dict[str, Any]], pool: str) -> list[Table]:
+    """Accuracy with one pool by number of shots, of rows of :func:`run_unlabeled`."""
+    tables = map(accuracy_table, summarise([row for row in rows if row["pool"] == pool]))
+    return [table._replace(title=f"Unlabelled, {pool}: {table.title}") for table in tables]
+
+
 def open_set_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     """Area under the ROC curve and false positives of each score, in percent, by number of shots.
 

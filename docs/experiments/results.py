@@ -1,0 +1,193 @@
+"""Runs the benchmark in all settings, and writes the tables of the documentation and of README.
+
+    python docs/experiments/results.py FOLDER --out REPORTS [--settings inductive ...]
+        [--shots 1 4 16] [--seeds 3] [--jobs 2]
+
+FOLDER has a folder for each group of feature sets, such as ``eight_sets``, whose name is its title.
+REPORTS keeps a row for each fit, so that a run which was interrupted goes on. Written are
+``docs/results/<setting>.rst``, which pages of the documentation include, and the table of README
+between its two marks. Each says at which commit it was made; commit before a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from flowalign.benchmark import run, run_open_set, run_several_views, run_unlabeled
+from flowalign.benchmark.open_set import by_score
+from flowalign.benchmark.pools import SETTINGS
+from flowalign.benchmark.summary import OURS, Summary, summarise, wins
+from flowalign.benchmark.view_sets import has_views
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results"
+MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
+EVERY = ("inductive", *SETTINGS, "open-set", "several-views")
+
+
+def measured(setting: str, paths: list[Path], args: argparse.Namespace) -> list[dict]:
+    """Rows of a setting, of feature sets that it is for."""
+    paths = [path for path in paths if has_views(path) == (setting == "several-views")]
+    if not paths:
+        return []
+    given = {"shots": args.shots, "n_seeds": args.seeds, "n_jobs": args.jobs}
+    if setting in SETTINGS:
+        return run_unlabeled(paths, args.out, settings=[setting], **given)
+    runs = {"inductive": run, "open-set": run_open_set, "several-views": run_several_views}
+    return runs[setting](paths, args.out, **given)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}" if np.isfinite(value) else "-"
+
+
+def accuracy_table(rows: list[dict]) -> Iterator[list[str]]:
+    """Yield head and rows: mean accuracy, wins, ties and losses of ours, seconds at most shots."""
+    found = summarise(rows)
+    head = ["method"]
+    for summary in found:
+        head += [f"{summary.n_shots}", "w / t / l"]
+    yield [*head, "log-loss", "ECE", "seconds"]
+    for method in dict.fromkeys(name for summary in found for name in summary.methods):
+        cells = []
+        for summary in found:
+            cells += compared(summary, method)
+        last = found[-1]
+        of_last = [np.nan] * 3
+        if method in last.methods:
+            k = last.methods.index(method)
+            of_last = [last.means[name][k] for name in ("log_loss", "ece", "fit_seconds")]
+        yield [method, *cells, f"{of_last[0]:.2f}", f"{of_last[1]:.3f}", f"{of_last[2]:.2g}"]
+
+
+def compared(summary: Summary, method: str) -> list[str]:
+    if method not in summary.methods:
+        return ["-", ""]
+    mean = percent(summary.mean()[summary.methods.index(method)])
+    return [mean, "" if method == OURS else " / ".join(map(str, wins(summary, method)))]
+
+
+def open_set_table(rows: list[dict]) -> Iterator[list[str]]:
+    """Yield head and rows: areas under the ROC curve and false positives."""
+    scores = list(by_score(rows))
+    areas, false, refused = (summarise(scores, name, ()) for name in ("auroc", "fpr95", "refused"))
+    shots = [str(summary.n_shots) for summary in areas]
+    yield ["score", *[f"AUROC {n}" for n in shots], *[f"FPR {n}" for n in shots]]
+    for k, name in enumerate(areas[0].methods):
+        yield [name, *(percent(summary.mean()[k]) for summary in [*areas, *false])]
+    nothing = [""] * len(shots)
+    yield ["known rows refused", *(percent(summary.mean()[0]) for summary in refused), *nothing]
+
+
+def table(rows: Iterable[list[str]], title: str) -> list[str]:
+    """Lines of a table; our row is bold, and so is the best mean among methods."""
+    head, *body = rows
+    lines = [f".. csv-table:: {title}", f"   :header: {', '.join(map(quoted, head))}", ""]
+    for name, *cells in body:
+        shown = f"**{name}**" if name == OURS else name
+        lines.append(f"   {', '.join(map(quoted, [shown, *cells]))}")
+    return [*lines, ""]
+
+
+def quoted(cell: str) -> str:
+    return f'"{cell}"'
+
+
+def tables(setting: str, title: str, rows: list[dict]) -> list[str]:
+    """All tables of a setting and a group."""
+    if setting == "open-set":
+        return table(open_set_table(rows), title)
+    parts = {title: rows}
+    if setting in SETTINGS:
+        parts = {f"{title}, {p}": [r for r in rows if r["pool"] == p] for p in SETTINGS[setting]}
+    if setting == "several-views":
+        parts = {
+            name: [r for r in rows if r["set"] == name] for name in sorted({r["set"] for r in rows})
+        }
+    return [line for t, part in parts.items() if part for line in table(accuracy_table(part), t)]
+
+
+def state() -> str:
+    """Say which commit this is, and whether something was changed since."""
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short=10", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    changed = subprocess.run(
+        ["git", "-C", ROOT, "status", "--porcelain", "flowalign"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    return f"commit {commit}{', changed since' if changed else ''}, {date.today().isoformat()}"
+
+
+def write_readme(groups: dict[str, list[dict]]) -> None:
+    """Put the short table between the marks of README."""
+    shots = sorted({row["n_shots"] for rows in groups.values() for row in rows})
+    titles = list(groups)
+    found = {title: summarise(rows) for title, rows in groups.items()}
+    names = list(dict.fromkeys(row["method"] for rows in groups.values() for row in rows))
+    best = {name: [] for name in names}
+    for title in titles:
+        for summary in found[title]:
+            for name in names:
+                best[name].append(summary.mean()[summary.methods.index(name)])
+    order = sorted(names, key=lambda name: (name != OURS, -np.nanmean(best[name])))
+    head = [f"{title.replace('_', ' ')}: {n}" for title in titles for n in shots]
+    lines = [f"| | {' | '.join(head)} |", "|---|" + "---:|" * len(head)]
+    for name in order:
+        cells = [percent(value) for value in best[name]]
+        cells = [f"**{cell}**" for cell in cells] if name == OURS else cells
+        lines.append(f"| {f'**{name}**' if name == OURS else name} | {' | '.join(cells)} |")
+    text = "\n".join([*lines, "", f"({state()})", ""])
+    before, rest = README.read_text().split(MARKS[0])
+    README.write_text(before + MARKS[0] + text + MARKS[1] + rest.split(MARKS[1])[1])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--settings", nargs="+", choices=EVERY, default=EVERY)
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=-1)
+    args = parser.parse_args(arguments)
+    RESULTS.mkdir(exist_ok=True)
+    folders = sorted(path for path in args.folder.iterdir() if path.is_dir())
+    for setting in args.settings:
+        lines, inductive, seconds, n_fits = [], {}, 0.0, 0
+        for folder in folders:
+            rows = measured(setting, sorted(folder.glob("*.npz")), args)
+            if not rows:
+                continue
+            title = folder.name.replace("_", " ").capitalize()
+            lines += tables(setting, title, rows)
+            inductive[folder.name] = rows
+            n_fits += len(rows)
+            seconds += sum(
+                row.get("fit_seconds", 0) + row.get("predict_seconds", 0) for row in rows
+            )
+            for row in (row for row in rows if "error" in row):
+                print(f"{setting}: {row['method']} on {row['set']}: {row['error']}")
+        spent = f", {seconds / 60:.0f} minutes of fits and predictions" if seconds else ""
+        if not n_fits:
+            continue
+        lines.append(f"*{n_fits} fits{spent}; {state()}.*")
+        (RESULTS / f"{setting}.rst").write_text("\n".join(lines) + "\n")
+        if setting == "inductive":
+            write_readme(inductive)
+
+
+if __name__ == "__main__":
+    main()

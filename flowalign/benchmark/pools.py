@@ -1,0 +1,112 @@
+"""Pools of unlabelled rows: what is given without labels in each setting, and which rows count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowalign.benchmark.feature_sets import FeatureSet
+from flowalign.benchmark.open_set import held_out_classes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH = 256
+MOST_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one fit is given beside the support set, and what it is judged on.
+
+    Attributes
+    ----------
+    unlabeled : ndarray of shape (m, d)
+        Features without labels.
+    X, y : ndarray of shape (k, d) and (k,)
+        Rows that are judged, and their codes.
+    rows : ndarray of shape (k,) or None
+        Where the judged rows stand in `unlabeled`; None if they are not among them.
+    absent : ndarray or None
+        Codes of classes that are left out of class embeddings and support set.
+    """
+
+    unlabeled: NDArray[np.float32]
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
+    absent: NDArray[np.int64] | None = None
+
+
+def undrawn(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take the training rows that are no support samples; test rows are judged, as new ones."""
+    rows = np.setdiff1d(np.arange(len(data.y_train)), data.draw(n_shots, seed))
+    if not len(rows):
+        return []
+    return [Case(data.X_train[rows], data.X_test, data.y_test)]
+
+
+def all_test_rows(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take all test rows at once."""
+    return [_among_test_rows(data, np.arange(len(data.y_test)))]
+
+
+def batches(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take up to four random batches of 256 test rows, each for a fit; all of them if fewer."""
+    order = np.random.default_rng(seed).permutation(len(data.y_test))
+    n = min(max(1, len(order) // BATCH), MOST_BATCHES)
+    return [_among_test_rows(data, order[k * BATCH : (k + 1) * BATCH]) for k in range(n)]
+
+
+def imbalanced(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take a third of the test rows, shares of the classes drawn from a Dirichlet distribution.
+
+    Its concentration is uniform between .3 and 1. Of a class with less than its share all are
+    taken.
+    """
+    rng = np.random.default_rng(seed)
+    n_classes = len(data.class_embeddings.classes)
+    share = rng.dirichlet(np.full(n_classes, rng.uniform(0.3, 1)))
+    weight = share[data.y_test] / np.bincount(data.y_test, minlength=n_classes)[data.y_test]
+    weight /= weight.sum()
+    size = min(max(1, len(weight) // 3), int((weight > 0).sum()))
+    rows = rng.choice(len(weight), size, replace=False, p=weight)
+    return [_among_test_rows(data, rows)]
+
+
+def few_classes(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take the test rows of a random third of the classes, two at least."""
+    present = np.random.default_rng(seed).permutation(np.unique(data.y_test))
+    rows = np.flatnonzero(np.isin(data.y_test, present[: max(len(present) // 3, 2)]))
+    return [_among_test_rows(data, rows)]
+
+
+def foreign(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
+    """Take all test rows, half of the classes being unknown to the method; judge the others."""
+    absent = held_out_classes(len(data.class_embeddings.classes), seed)
+    known = np.flatnonzero(~np.isin(data.y_test, absent))
+    if not len(known):
+        return []
+    return [Case(data.X_test, data.X_test[known], data.y_test[known], known, absent)]
+
+
+def _among_test_rows(data: FeatureSet, rows: NDArray[np.int64]) -> Case:
+    X, y = data.X_test[rows], data.y_test[rows]
+    return Case(X, X, y, np.arange(len(y)))
+
+
+Pool = Callable[[FeatureSet, int, int], list[Case]]
+SETTINGS: dict[str, dict[str, Pool]] = {
+    "semi-supervised": {"undrawn training rows": undrawn},
+    "transductive": {"all test rows": all_test_rows, "test rows in batches": batches},
+    "realistic": {
+        "imbalanced": imbalanced,
+        "a third of the classes": few_classes,
+        "half of the classes foreign": foreign,
+    },
+}
+"""Of each setting with unlabelled rows, its pools by the name that the report has."""
+POOLS: dict[str, Pool] = {name: pool for pools in SETTINGS.values() for name, pool in pools.items()}

@@ -1,0 +1,77 @@
+"""The tables of the documentation, made of rows of a benchmark."""
+
+import pytest
+import results
+from benchmark_rows import make
+from feature_files import write_feature_set
+
+from flowalign.benchmark.open_set import SCORES
+from flowalign.datasets import make_cross_modal
+
+
+def test_a_line_for_each_method_with_means_and_wins():
+    head, *body = results.accuracy_table(make(n_shots=1) + make(n_shots=4))
+    assert head == ["method", "1", "w / t / l", "4", "w / t / l", "log-loss", "ECE", "seconds"]
+    lines = {name: cells for name, *cells in body}
+    assert lines["flowalign"] == ["65.0", "", "65.0", "", "0.35", "0.100", "0.5"]
+    assert lines["peer <1>"][:2] == ["60.0", "1 / 1 / 0"]
+
+
+def test_a_method_without_an_answer_has_none_in_the_table():
+    rows = make({"flowalign": {"a": [0.5]}}, n_shots=1) + make(n_shots=4)
+    lines = {name: cells for name, *cells in results.accuracy_table(rows)}
+    assert lines["weak"][:2] == ["-", ""]
+
+
+def test_open_sets_have_areas_then_shares_that_pass():
+    row = {"set": "a", "n_shots": 4, "seed": 0, "refused": 0.07}
+    row |= {"auroc": dict.fromkeys(SCORES, 0.6), "fpr95": dict.fromkeys(SCORES, 0.3)}
+    head, first, *_, last = results.open_set_table([row])
+    assert head == ["score", "AUROC 4", "FPR 4"]
+    assert first == ["flowalign", "60.0", "30.0"]
+    assert last == ["known rows refused", "7.0", ""]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two groups of sets, and documentation of their own."""
+    for seed, group in enumerate(["first_group", "second_group"]):
+        data = make_cross_modal(3, n_train=3, n_test=6, n_features=8, random_state=seed)
+        (tmp_path / "sets" / group).mkdir(parents=True)
+        write_feature_set(tmp_path / "sets" / group / f"set_{seed}.npz", data)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{results.MARKS[0]}old\n{results.MARKS[1]}after\n")
+    monkeypatch.setattr(results, "README", readme)
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    return tmp_path
+
+
+def test_one_command_writes_all_tables(folder, capsys):
+    given = ["--shots", "1", "--seeds", "1", "--jobs", "1"]
+    settings = ["inductive", "transductive", "open-set", "several-views"]
+    results.main(
+        [str(folder / "sets"), "--out", str(folder / "out"), "--settings", *settings, *given]
+    )
+    assert "Error" not in capsys.readouterr().out
+    text = (folder / "results" / "inductive.rst").read_text()
+    assert ".. csv-table:: First group\n" in text
+    assert '   "**flowalign**", "' in text
+    assert "minutes of fits and predictions; commit " in text
+    text = (folder / "results" / "transductive.rst").read_text()
+    assert ".. csv-table:: Second group, test rows in batches\n" in text
+    assert '"known rows refused"' in (folder / "results" / "open-set.rst").read_text()
+    assert not (folder / "results" / "several-views.rst").exists()  # there are no such sets
+    readme = (folder / "README.md").read_text()
+    assert readme.startswith(f"before\n{results.MARKS[0]}| | first group: 1 | second group: 1 |\n")
+    assert readme.endswith(f"{results.MARKS[1]}after\n")
+    assert "old" not in readme
+    assert "| **flowalign** | **" in readme
+
+
+def test_means_in_readme_are_those_of_the_rows(folder):
+    rows = make({"flowalign": {"a": [0.5, 0.6]}, "peer": {"a": [0.7]}}, n_shots=4)
+    results.write_readme({"one_group": rows})
+    lines = (folder / "README.md").read_text().splitlines()
+    assert lines[2:6] == [
+        "| | one group: 4 |", "|---|---:|", "| **flowalign** | **55.0** |", "| peer | 70.0 |",
+    ]  # fmt: skip
