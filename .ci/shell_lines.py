@@ -45,9 +45,9 @@ CODE_BLOCK = re.compile(r"(\s*)\.\. code-block::\s*(\w*)")
 LITERAL = re.compile(r"(\s*)(?!\s|\.\. ).*::|(\s*)::")
 INSTALL = re.compile(r"pip install (?:-e )?\"?(?:\.|flowalign)(?:\[[\w,]+\])?\"?")
 NAMED_EXTRAS = re.compile(r"(?:\"\.|flowalign)\[([\w,]+)\]")
-# What is put in place of trained weights, and of long runs, for lines that begin so.
+# What is added to lines that begin so; of an option that is given twice the last counts.
 UNTRAINED_CLIP, UNTRAINED_CLAP = " --model local-dir:untrained_clip", " --model untrained_clap"
-INSTEAD = [
+ADDED = [
     (r"flowalign (fit|predict|report|evaluate) .*sounds", UNTRAINED_CLAP),
     (r"flowalign fit ", " --pretrained none"),
     (r"(flowalign encode|python -m flowalign\.encoders) .*--sounds", UNTRAINED_CLAP),
@@ -135,11 +135,7 @@ def in_ci(command: str) -> str:
     for part in command.split(" && "):
         if INSTALL.fullmatch(part):
             continue
-        more = next((more for pattern, more in INSTEAD if re.match(pattern, part)), "")
-        option = more.split()[:1]
-        if option and f" {option[0]} " in part:
-            part = re.sub(rf" {option[0]} \S+", more, part)
-        parts.append(part if more in part else part + more)
+        parts.append(part + next((more for start, more in ADDED if re.match(start, part)), ""))
     return " && ".join(parts)
 
 
