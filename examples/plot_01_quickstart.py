@@ -55,7 +55,7 @@ print(f"joint_: {aligner.joint_}, mapped class embeddings {aligner.class_embeddi
 # %%
 # Two baselines
 # -------------
-# They see the same features, but not the class names. For rows of length 1 the default ``C=1`` of
+# Both use the same features, but not the class names. For rows of length 1 the default ``C=1`` of
 # logistic regression is a strong penalty, so ``C`` is chosen by cross-validation on the support
 # set. Drawings of one emoji stay in one fold.
 
@@ -73,10 +73,10 @@ nearest = aligner.classes_[(X_test @ means.T).argmax(axis=1)]
 # Accuracy
 # --------
 # After zero steps the features are where they were, and are compared with the mapped embeddings.
-# From the first step on labels hear the model of the classes too, so the curve is soon flat. Ten
-# steps of 0.1 are the whole flow. ``predict`` stops where ``fit`` chose to, on support drawings
-# carried by fields that were fitted without them: ``stop_scores_`` has their accuracy at each step.
-# On the test set the other steps are only shown to look at.
+# From the first step on, labels use the model of the classes too, so the curve is soon flat. Ten
+# steps of 0.1 are the whole flow. ``predict`` ends at the stop, which ``fit`` chose on support
+# drawings, each carried by a field that was fitted without it: ``stop_scores_`` has their accuracy
+# at each step. The other steps are shown on the test set for comparison only.
 
 stages = np.array(list(aligner.staged_predict(X_test)))
 curve = (stages == y_test).mean(axis=1)
@@ -104,9 +104,9 @@ print(f"standard error       {error[stop]:.3f}")
 #
 # The five were picked because their mapped embeddings lie well apart. The plane is that of the
 # first two principal components of these embeddings; test drawings have no part in it. All other
-# directions are hidden, and with them much of what tells the other 20 classes apart: a path that
-# ends between the stars ends at the embedding of one of those, or at a mixture where the field is
-# unsure of the class.
+# directions are hidden, and with them much of what tells the other 20 classes apart. A path that
+# ends between the stars ends at the embedding of one of those classes, or at a mixture if the field
+# is unsure.
 
 shown = ["drink", "face concerned", "food sweet", "food vegetable", "tool"]
 colors = ["#0072B2", "#CC79A7", "#E69F00", "#009E73", "#D55E00"]  # Okabe and Ito

@@ -94,8 +94,8 @@ fields = {
 # How far from exact
 # ------------------
 # The relative error is that of the velocity at points of the path, over all times up to 0.9. The
-# accuracy is that of test features after ten Euler steps, by the nearest target; the exact field
-# has the best that the overlap of the classes allows for, up to chance.
+# accuracy is that of test features after ten Euler steps, by the nearest target. Up to chance, the
+# exact field has the best accuracy that overlapping classes allow.
 
 
 def velocity_error(field):

@@ -3,11 +3,11 @@ From a folder of pictures to a classifier: CLIP and flowalign
 =============================================================
 
 A folder with one subfolder for each class, a CLIP model of the open_clip library, and the aligner:
-three lines from files to ``fit``. The same three lines serve your own pictures.
+three lines from files to ``fit``. The same three lines work with your own pictures.
 
 This script needs no network, so its CLIP is a **small model with random weights**, and its pictures
-are drawn here. What it shows is how the parts fit together, not what CLIP can do: the text encoder
-knows nothing, so all that is known about a pattern comes from the drawings. It needs ``pip install
+are drawn here. It shows how the parts fit together, not what CLIP can do: the text encoder is
+untrained, so only the drawings tell the patterns apart. It needs ``pip install
 "flowalign[clip,plot]"`` and saves one figure, ``clip_images.png``, in the current directory.
 """
 
@@ -62,9 +62,9 @@ for pattern in patterns:
 # %%
 # The model
 # ---------
-# With a network you would write ``OpenCLIPEncoder("ViT-B-32", "laion2b_s34b_b79k")`` and have one
-# of the models that CLIP's fame rests on. Here, a folder with the configuration of a small one;
-# its weights are drawn from ``random_state``.
+# With a network you would write ``OpenCLIPEncoder("ViT-B-32", "laion2b_s34b_b79k")`` for a trained
+# CLIP. Here it is a folder with the configuration of a small model, whose weights are drawn from
+# ``random_state``.
 
 configuration = {
     "model_cfg": {
@@ -117,7 +117,7 @@ for attempt in ("some of them new", "none of them new"):
 # %%
 # Figure
 # ------
-# Drawings of the test set with what the classifier takes them for.
+# Drawings of the test set with their predicted classes.
 
 shown = np.random.default_rng(1).permutation(len(X_test))[:18]
 predicted = search.predict(X_test[shown])

@@ -2,7 +2,7 @@
 The same with sounds: CLAP and flowalign
 ========================================
 
-The aligner knows nothing of the modality. With sounds, the encoder is a CLAP model of the
+The aligner does not depend on the modality. For sounds the encoder is a CLAP model of the
 transformers library; nothing else changes.
 
 This script needs no network, so its CLAP is a **small model with random weights**, and its sounds
@@ -66,8 +66,8 @@ for kind in ("bird_song", "engine", "rain", "struck_bell"):
 # %%
 # The model
 # ---------
-# With a network, ``ClapEncoder()`` is all: it takes ``"laion/clap-htsat-unfused"``. Here, a folder
-# with a small configuration and a tokenizer of a few words; the weights are drawn from
+# With a network, ``ClapEncoder()`` is enough: it takes ``"laion/clap-htsat-unfused"``. Here it is a
+# folder with a small configuration and a tokenizer of a few words; the weights are drawn from
 # ``random_state``.
 
 model = root / "model"
@@ -103,7 +103,7 @@ PreTrainedTokenizerFast(
 # From files to ``fit``
 # ---------------------
 # Logistic regression, for comparison, is one more step behind the same encoder. Features come from
-# the cache by then.
+# the cache this time.
 
 data = load_audio_folder(root / "sounds")
 encoder = ClapEncoder(str(model), cache=root / "features")
@@ -127,7 +127,7 @@ print(f"with three windows of each sound:     {aligner.score(X_test, y_test):.3f
 # %%
 # Figure
 # ------
-# Spectrograms of test sounds with what the classifier takes them for.
+# Spectrograms of test sounds with their predicted classes.
 
 shown = [np.flatnonzero(y_test == kind)[k] for k in (0, 1) for kind in text.classes]
 predicted = aligner.predict(X_test[shown])

@@ -4,8 +4,8 @@ Features of your own, in .npy files
 
 Whatever encoder you have, its features are an array with one row for each sample, and the text
 encoder's are an array with one row for each class name. They need not have the same width, nor come
-from one model. This script starts from four ``.npy`` files, fits, looks at what was decided, and
-adds a class of which there is no sample.
+from one model. This script starts from four ``.npy`` files, fits, shows what was decided, and adds
+a class without samples.
 
 The files are written here from the bundled emoji features, so that there is something to load. It
 saves one figure, ``own_features.png``, in the current directory.
@@ -34,8 +34,7 @@ np.save(folder / "text_embeddings.npy", emoji.class_embeddings.vectors)
 # Load
 # ----
 # Features of an image encoder, 1280 wide; text embeddings of another model, 384 wide.
-# ``ClassEmbeddings`` says which row of the text belongs to which label, so that no order has to be
-# remembered.
+# ``ClassEmbeddings`` pairs each label with its row of the text, so that the order does not matter.
 
 X, y = np.load(folder / "features.npy"), np.load(folder / "labels.npy")
 names, vectors = np.load(folder / "class_names.npy"), np.load(folder / "text_embeddings.npy")
@@ -56,8 +55,8 @@ print(f"test accuracy, 4 samples a class: {aligner.score(emoji.X_test, emoji.y_t
 # %%
 # A class without samples
 # -----------------------
-# Its name is enough for it to be predicted, if not as often as it should be: here, all drawings of
-# "animal bird" are taken away from the support set.
+# A class can be predicted from its name alone, though less often than it should be. Here all
+# drawings of "animal bird" are removed from the support set.
 
 bird = "animal bird"
 without = FlowMatchingAligner().fit(X_few[y_few != bird], y_few[y_few != bird], text)

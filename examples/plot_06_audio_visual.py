@@ -9,7 +9,7 @@ are the clean tones of the ten keys, to which pictures are carried as well as so
 
 The way from the table to answers has two steps. scikit-learn's ``ColumnTransformer`` encodes each
 column, with a row of NaN for a file that is missing. ``MultiViewAligner`` has an aligner for each
-encoder, multiplies what they say, and answers with one where the other has nothing to go by.
+encoder and multiplies their probabilities; if a row lacks a view, the other view answers alone.
 
 Nothing is downloaded. The script saves one figure, ``audio_visual.png``, in the current directory.
 """
@@ -85,8 +85,8 @@ print("missing:", table.isna().sum().to_dict(), "of", N_SAMPLES)
 # %%
 # Encode
 # ------
-# Any function of a list of paths becomes an encoder. With ``missing="nan"`` it is called with the
-# files that there are; ``n_features`` says how wide the rows of the others shall be.
+# Any function of a list of paths becomes an encoder. With ``missing="nan"`` the function gets only
+# the files that exist; ``n_features`` is the width of the rows of NaN for the others.
 
 
 def see(paths: list[str]) -> np.ndarray:
@@ -118,9 +118,8 @@ print(f"features {X.shape}, of pictures {columns['picture']}, of sounds {columns
 # %%
 # Two views
 # ---------
-# Each view is a name, an aligner and its columns. Beside both together there is each alone, scored
-# on the rows that have it, and one aligner of both side by side, with the mean in the place of what
-# is missing.
+# Each view is a name, an aligner and its columns. For comparison: each view alone, scored on the
+# rows that have it, and a single aligner of both side by side, in which missing values are means.
 
 tones = ClassEmbeddings(np.unique(y), spectra([press(key, 0.0, rng) for key in np.unique(y)]))
 views = [(name, FlowMatchingAligner(tones), where) for name, where in columns.items()]
@@ -175,7 +174,7 @@ print(f"with both: {model.score(complete, y[complete.index]):.3f}")
 # %%
 # Figure
 # ------
-# Together the views answer for every row, and better than either does for those that have it.
+# Together the views answer for every row, and more often rightly than either view alone.
 
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(11, 4.6), layout="constrained", width_ratios=[1, 1.4]

@@ -2,9 +2,9 @@
 None of these
 =============
 
-A classifier that knows no animals still has to say something when it is shown one. Here the four
-subgroups of animals are taken out of the emoji set, the rest is learned, and all test drawings are
-scored by how much they look like any class that is known. The script prints how well animals are
+A classifier that knows no animals still answers with one of its classes when it is shown one. Here
+the four subgroups of animals are removed from the emoji set, the rest is learned, and all test
+drawings are scored by how much they look like a known class. The script prints how well animals are
 told apart and what is refused, then leaves out each subgroup in turn. It saves one figure,
 ``none_of_these.png``, in the current directory, and takes about ten seconds.
 """
@@ -26,9 +26,9 @@ animals = [name for name in emoji.class_names if name.startswith("animal")]
 # %%
 # Leave classes out
 # -----------------
-# Neither drawings nor names of the classes that are left out reach the fit. The score does not
-# depend on the steps of the flow: numbers for them and for the scale of the probabilities spare the
-# fit the flows that are held out to choose these.
+# Neither drawings nor names of the left-out classes reach the fit. The score does not depend on the
+# steps of the flow. Setting ``n_steps`` and ``logit_scale`` to numbers makes the fit faster, since
+# no flow is held out to choose them.
 
 
 def fit_without(left_out):
@@ -56,8 +56,8 @@ aligner.set_params(unknown_rate=0.05)
 # What is refused
 # ---------------
 # The lowest scores. The features come with the package and the drawings do not, so here are the
-# names of the emoji, as far as this version of Python knows them. Drawings of known classes among
-# them are the price of the rate.
+# names of the emoji, as far as this version of Python knows them. The drawings of known classes
+# among them are mistakes; ``unknown_rate`` says how many to expect.
 
 print(f"{refused.sum()} of {len(refused)} drawings refused, the lowest scores first:")
 for i in np.argsort(scores)[:16]:
@@ -68,7 +68,7 @@ for i in np.argsort(scores)[:16]:
 # %%
 # What is taken
 # -------------
-# And where the animals go that are not refused.
+# These are the classes to which animals go that are not refused.
 
 taken, counts = np.unique(predicted[~known & ~refused], return_counts=True)
 for k in np.argsort(-counts, kind="stable")[:6]:
@@ -99,8 +99,8 @@ print(f"AUROC, one subgroup left out: mean {np.mean(list(alone.values())):.3f}")
 # Figure
 # ------
 # Left: the scores. The support samples, each scored by the model without it, give the threshold.
-# Drawings of known classes are spread much as they are, animals lie further left. Right: the AUROC
-# of each subgroup when it alone is left out.
+# Scores of drawings of known classes have nearly the same distribution, those of animals lie
+# further left. Right: the AUROC of each subgroup if only this one is left out.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5.6), layout="constrained")
 NoveltyDisplay.from_estimator(aligner, emoji.X_test, emoji.y_test, ax=left)

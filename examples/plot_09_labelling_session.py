@@ -56,7 +56,7 @@ print(f"{labelled.sum() + len(rows)} labels: {aligner.score(X_test, y_test):.1%}
 # %%
 # A label that was wrong
 # ----------------------
-# A slip of the hand goes in, is found later, and is taken back with ``forget``. The model is that
+# A wrong label goes in, is found later, and is taken back with ``forget``. The model is then that
 # of the right labels alone.
 
 slip, wrong = X[unsure[-1:]], y[unsure[:1]]  # the surest drawing, with the label of another
@@ -70,8 +70,8 @@ print(f"{np.abs(without - before).max():.6f} after it was taken back")
 # Two sessions
 # ------------
 # After each round: accuracy on test drawings, which show other emoji, and the share of all 400
-# drawings whose label is right, be it given or predicted. The second is what a person wants who has
-# just these drawings to label.
+# drawings whose label is right, given or predicted. The second matters to a person who has to label
+# exactly these drawings.
 
 N_ROUNDS, N_DRAWS = 8, 3
 
@@ -125,9 +125,9 @@ figure.savefig("labelling_session.png", dpi=150)
 print(f"figure saved: {Path('labelling_session.png').resolve()}")
 
 # %%
-# What came out: on test drawings the two orders differ by less than draws do up to 200 labels, and
-# the random one is a point or more ahead after that. Classes are equally frequent here, so that a
-# random order comes across all of them, and fewer than half of the answers are right: to be unsure
-# is the rule. Whoever has just these drawings to label is better off with the least sure first, by
-# six points in the end, once there are 150 labels or more: what is left is what the model is right
-# about. :doc:`../guide/later` has all that ``partial_fit`` and ``forget`` do.
+# Result: on test drawings, up to 200 labels, the two orders differ by less than draws do; after
+# that the random order is a point or more ahead. Classes are equally frequent here, so a random
+# order meets all of them, and the model is unsure of most drawings, since fewer than half of its
+# answers are right. For labelling exactly these drawings, the least certain first is better from
+# 150 labels on, by six points in the end: the drawings that remain are those on which the model is
+# right. :doc:`../guide/later` has all that ``partial_fit`` and ``forget`` do.

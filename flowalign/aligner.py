@@ -29,45 +29,49 @@ if TYPE_CHECKING:
 class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     r"""Few-shot classifier that carries features to the embeddings of their class names.
 
-    Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from every support
-    feature to the embedding of its own class. New features follow the field for ``n_steps`` steps
-    of a solver. The prediction is the class with the best score: the cosine similarity of its
-    embedding to where a feature arrives, and what a Gaussian model of the classes says of the
-    feature. Zero steps are zero-shot classification, by cosines alone.
+    Flow Matching Alignment [1]_: a velocity field is fitted to paths that lead from the feature of
+    each support sample to the embedding of its class. New features follow the field for ``n_steps``
+    steps of a solver. The prediction is the class with the highest score: the cosine of its
+    embedding with the moved feature, plus the log-probability that a Gaussian model of the classes
+    gives to the feature before it moved. Zero steps are zero-shot classification, by cosines alone.
 
     Parameters
     ----------
     class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-        Embeddings of the class names, in the forms of the argument of :meth:`fit`, which wins.
-        Given here they are safe under cross-validation. None takes the class means of X.
+        Embeddings of the class names, in any form that :meth:`fit` takes; an argument of `fit`
+        overrides them. Given here they are safe under cross-validation. None takes the class means
+        of X.
     velocity_field : {"gaussian", "mlp"}, default="gaussian"
         "gaussian" is the exact field of a Gaussian model of the classes, in closed form. "mlp" is
         the paper's, a residual network modulated by time, which is trained: it takes hundreds of
-        times as long and carries features less well to their class embeddings, but assumes nothing.
+        times as long and carries features less well to their class embeddings, but does not assume
+        Gaussian classes.
     joint : "auto" or bool, default="auto"
-        Whether class embeddings live in the feature space as they are (CLIP's do). Otherwise they
-        are mapped into it by orthogonal Procrustes. "auto" takes spaces of equal width for joint if
-        the embeddings point to their own class means better than nearly all rotations of them
-        would; see :func:`flowalign.spaces.alignment_score`.
+        Whether class embeddings live in the space of the features, as CLIP's do. Otherwise they
+        are mapped into it by orthogonal Procrustes. "auto" calls spaces of equal width joint if the
+        embeddings point to their own class means better than nearly all rotations of them would;
+        see :func:`flowalign.spaces.alignment_score`.
     noise : float, default=0.3
         Size of the noise on the path, relative to the root mean square of the features'
-        coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp".
+        coordinates; 0 is off. Recommended range: 0 to 0.3 for "gaussian", 0 to 1 for "mlp". If
+        features share a large offset, centre them or set 0; otherwise the noise is wider than the
+        classes.
     n_steps : "auto" or int, default="auto"
         Solver steps taken before stopping; 0 classifies the (normalised) input itself. "auto" stops
-        at time 0.5 unless held-out samples clearly speak for another step. Read when predicting:
+        at time 0.5 unless another step is clearly better on held-out samples. Read when predicting:
         ``set_params(n_steps=...)`` acts without a new fit, but "auto" after a number needs one.
     step_size : "auto" or float, default="auto"
         Length of a step; ``n_steps * step_size`` is at most 1. "auto" is 0.1 if `n_steps` is a
-        number. If the stop is chosen, the closed form goes there in steps of at most 0.25, which
-        answer as those of 0.1 do, and the network in steps of 0.1. Read when predicting.
+        number. If the stop is chosen, the closed form takes steps of at most 0.25, which give the
+        same answers as steps of 0.1, and the network takes steps of 0.1. Read when predicting.
     solver : str, default="euler"
-        One of torchdiffeq's methods, :data:`flowalign.ode.SOLVERS`: of a fixed grid, such as
+        One of torchdiffeq's methods, :data:`flowalign.ode.SOLVERS`: with a fixed grid, such as
         "midpoint" or "rk4", or adaptive, such as "dopri5", which chooses its own steps up to the
-        stop time. Read when predicting.
+        stop. Read when predicting.
     class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
         Prior probabilities of the classes. "empirical" takes the frequencies in y, one added to
-        each count. Given ones are positive and sum to 1; those of a dict or a Series go by label,
-        those of an array follow `classes_`.
+        each count. Probabilities of your own are positive and sum to 1: a dict or a Series by
+        label, or an array in the order of `classes_`.
     n_blocks : int, default=3
         Residual blocks of the network. This and the next five are for "mlp" only.
     hidden_dim : int or None, default=None
@@ -81,27 +85,28 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     weight_decay : float, default=0.01
         Of AdamW.
     normalize : bool, default=True
-        Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Settled by fit,
-        which warns if one coordinate is so loud that it drowns the others.
+        Whether rows of X and class embeddings are scaled to length 1, as in CLIP. Fixed by `fit`,
+        which warns if one coordinate is so large that it drowns the others.
     logit_scale : "auto" or float, default="auto"
-        What the scores of :meth:`decision_function`, and so :meth:`predict_proba`, are multiplied
-        by; it does not change :meth:`predict`. "auto" is calibrated: 1, or with validation data and
-        for zero steps what makes these or held-out samples most likely. Read when predicting.
+        Factor of the scores of :meth:`decision_function`, and so of the confidence of
+        :meth:`predict_proba`; it does not change :meth:`predict`. "auto" is calibrated: 1, or, with
+        validation data or zero steps, the factor that makes validation data or held-out samples
+        most likely. Read when predicting.
     unknown_label : str, number or None, default=None
         What :meth:`predict` answers for rows that look like no class. Rows of y with this label
-        belong to none: ``fit`` drops them, and in `score` they are right if they are refused. None
-        refuses no row. Read when predicting: it may be set after a fit.
+        belong to no class: `fit` drops them, and `score` counts them as right if they are refused.
+        None refuses no row. Read when predicting: it may be set after a fit.
     unknown_rate : float, default=0.05
         Share of the rows of known classes that may be refused by mistake; estimated on support
         samples. Read when predicting.
     unlabeled_label : str, number or None, default=None
-        Rows of y with this label have none: they are taken in like those of `X_unlabeled`, after
-        these. None means that all rows of y have a label. When scored they count as errors.
+        Rows of y with this label have no label: they are used as if they followed those of
+        `X_unlabeled`. None means that all rows of y have a label. `score` counts them as errors.
     memory : str, object with the interface of joblib.Memory, or None, default=None
-        Where to cache fitted fields, so that a search over what acts at predict time (`n_steps`,
-        `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes. "mlp"
-        needs an integer as `random_state`; with anything else its fits are not cached. Clear the
-        cache when you upgrade flowalign.
+        Where to cache fitted fields, so that a search over parameters that are read when predicting
+        (`n_steps`, `step_size`, `solver`, `logit_scale`) fits once per fold, also across processes.
+        Fits of "mlp" are cached only if `random_state` is an integer. Clear the cache when you
+        upgrade flowalign.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState instance or None, default=None
@@ -112,56 +117,57 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (C,)
-        Labels, sorted: all of the class embeddings, with or without samples.
+        Sorted labels of the class embeddings, with or without samples.
     class_embeddings_ : ndarray of shape (C, d)
-        Where each class lies in the feature space: the end of its paths.
+        Class embeddings in the space of the features: the end of the paths of each class.
     joint_ : bool
-        Whether the class embeddings were taken as they are.
+        Whether the class embeddings were used without a map.
     embedding_map_ : ProcrustesMap or None
-        How they were mapped if not.
+        How the class embeddings were mapped; None if they were not.
     velocity_field_ : flowalign.fields.VelocityField
         The fitted field, a torch module called as ``velocity_field_(t, x)``; float32, on `device_`.
     gaussian_model_ : flowalign.gaussian.GaussianModel or None
-        What is believed of each class; None without samples, and where the aligner comes from a
-        file of format 1.
+        The model of the classes; None without samples, or if the aligner comes from a file of
+        format 1.
     class_prior_ : ndarray of shape (C,)
-        Prior probability of each class; next to nothing for a class without samples whose embedding
+        Prior probability of each class; almost zero for a class without samples whose embedding
         equals that of a class with samples.
     support_scores_ : ndarray of shape (m,) or None
-        :meth:`score_samples` of the support samples, each to the model without it, ascending; of
-        very many an even share, of a single one none. None without a model.
+        :meth:`score_samples` of the support samples, each by the model without it, ascending. Of
+        very many samples an even share is scored; a single one has no score. None without a model.
     transduction_ : ndarray of shape (m,)
-        Labels of the unlabelled rows, those of `X_unlabeled` first, each by a model without it;
-        made when asked for. Files and pickles do not keep the rows, and so not these.
+        Labels of the unlabelled rows, those of `X_unlabeled` first, each by a model without the
+        row; computed when asked for. Gone after loading, since files and pickles do not keep the
+        rows.
     transduction_proba_ : ndarray of shape (m, C)
-        Their class probabilities, likewise.
+        Class probabilities of the unlabelled rows, likewise.
     unlabeled_weight_ : ndarray of shape (C,) or None
-        What the unlabelled rows of each class count for, in labelled ones; None without such rows.
+        How many labelled rows the unlabelled rows of each class count for; None without such rows.
     class_agreement_ : ndarray of shape (C,) or None
-        Of each class, how far its unlabelled rows lie where its labelled ones do, from 0 to 1.
+        For each class, how well its unlabelled rows agree with its labelled ones, from 0 to 1.
     unknown_threshold_ : float
         Score below which `predict` refuses a row, if `unknown_label` is set: the `unknown_rate`
         quantile of `support_scores_`; minus infinity if there are none.
     loss_curve_ : list of float
         Mean training loss of each epoch; empty for a field in closed form.
     n_iter_ : int
-        Epochs run; for a field in closed form rounds over the unlabelled rows, at least 1.
+        Epochs of the network; for the closed form rounds over the unlabelled rows, at least 1.
     n_steps_, step_size_, stop_time_ : int, float, float
-        Steps that `predict` takes now, their length, and the time at which they end, the nearest to
-        a chosen one.
+        Steps that `predict` takes now, their length, and the stop: the time at which they end,
+        nearest to the chosen one.
     logit_scale_, posterior_weight_ : float
-        Scale of the scores, and in them the weight of the model's log-probabilities beside the
-        cosine, in use; 1 and 1 unless validation data were given, and a weight of 0 for zero steps.
+        The factor of the scores now in use, and the weight of the model's log-probabilities beside
+        the cosine. 1 and 1 unless validation data were given; the weight is 0 for zero steps.
     stop_scores_ : dict of ndarray, or None
-        What the held-out samples say of each step, fit for a DataFrame, as from
-        :func:`flowalign.stopping.score_steps`. None if nothing was held out.
+        Scores of each step on held-out samples, as from :func:`flowalign.stopping.score_steps`;
+        columns for a DataFrame. None if nothing was held out.
     stop_source_ : str or None
-        Who was held out, out of :data:`flowalign.held_out.SOURCES`; None if neither `n_steps` nor
-        `logit_scale` was "auto".
+        Which samples were held out, one of :data:`flowalign.held_out.SOURCES`; None if neither
+        `n_steps` nor `logit_scale` was "auto".
     n_features_in_ : int
         Width d of the features.
     feature_names_in_ : ndarray of shape (d,)
-        Where X had names.
+        Names of the columns, if X had any.
     device_ : str
         Device of the field.
 
@@ -172,26 +178,27 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
     noise=0)``; the defaults of the network are leaner. ``docs/theory.rst`` derives the closed form.
 
     Prediction runs in the dtype of X, float32 or float64, on the CPU and on CUDA, and in float32 on
-    MPS, which has no other; 16-bit features become float32. With the fixed-grid solvers the result
-    of a row does not depend on the rows beside it; with adaptive ones up to their tolerance. Of
-    torch tensors predictions are tensors where they are, under scikit-learn's
-    ``array_api_dispatch``.
+    MPS, which has no float64; 16-bit features become float32. With fixed-grid solvers the result of
+    a row does not depend on the rows beside it; with adaptive ones only within their tolerance.
+    Under scikit-learn's ``array_api_dispatch`` predictions for torch tensors are tensors on the
+    same device.
 
-    **How sure to be, and where to stop**, is chosen on held-out samples. The model of the classes
-    is calibrated on support samples, each left out of it. The stop is chosen on validation data if
-    given; otherwise the closed form leaves out one sample at a time, and a network is trained twice
-    more, each time without a quarter, unless `n_steps` and `logit_scale` are numbers. It stays at
-    0.5 unless another is right for more samples by two standard errors. The pages "Choose the stop"
-    and "Probabilities" of the guide have one sample a class, copies, and very many samples.
+    **The stop and the calibration** are chosen on held-out samples. The model of the classes is
+    calibrated on support samples, each left out of it. The stop is chosen on validation data if
+    given. Otherwise the closed form leaves out one sample at a time, and a network is trained twice
+    more, each time without a quarter, unless `n_steps` and `logit_scale` are numbers. The stop
+    stays at 0.5 unless another is right for more samples by two standard errors; few samples rarely
+    show that. The pages "Choose the stop" and "Probabilities" of the guide treat one sample a
+    class, copies, and very many samples.
 
     **Without samples**, ``fit(np.empty((0, d)), [], class_embeddings)``, the aligner is a zero-shot
-    classifier, in a joint space: nothing moves, and each row gets the class of the most similar
-    embedding. `logit_scale` "auto" is then 100, at which CLIP was trained.
+    classifier in a joint space: nothing moves, and each row gets the class of the most similar
+    embedding. `logit_scale` "auto" is then 100, the scale of CLIP's training.
 
-    **More samples and classes** are taken by :meth:`partial_fit`, those of other aligners by
-    :meth:`merge`, those that are larger than memory by :func:`flowalign.fit_blocks`; :meth:`forget`
-    takes them away. For that the closed form keeps, in files and pickles too, the sums of all
-    samples and up to 4096 rows of them.
+    **More samples and classes** are added by :meth:`partial_fit` and removed by :meth:`forget`;
+    :meth:`merge` adds those of other aligners, and :func:`flowalign.fit_blocks` fits to samples
+    larger than memory. For this the closed form keeps the sums of all samples and up to 4096 rows
+    of them, in files and pickles too.
 
     There is no ``sample_weight``, since training in random batches is not exactly equivalent to
     repeating samples. Repeat rows instead.
@@ -282,26 +289,28 @@ class FlowMatchingAligner(IncrementalClassifier, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Frozen features: an array, tensor, frame or list, or a column whose cells are the rows.
+            Features of a frozen encoder: an array, tensor, frame or list, or a column of vectors.
         y : array-like of shape (n,)
             Labels, none missing.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-            Embeddings of the class names: a table, ``{label: vector}``, a frame indexed by label,
-            or an array whose rows follow ``np.unique(y)``, where the string '10' is before '2'.
-            Labels without samples are classes too. None is the constructor parameter.
+            Embeddings of the class names: a ClassEmbeddings, a dict ``{label: vector}``, a frame
+            indexed by label, or an array whose rows follow ``np.unique(y)``, where the string '10'
+            is before '2'. Labels without samples are classes too. None takes the constructor
+            parameter.
         X_val : array-like of shape (m, d) or None
-            Validation features, for `n_steps` and `logit_scale` where these are "auto"; the field
-            is fitted without them. In a pipeline, earlier steps transform them only if told to:
+            Validation features, which choose `n_steps` and `logit_scale` if these are "auto"; the
+            field is fitted without them. In a pipeline, earlier steps transform them only with
             ``Pipeline(steps, transform_input=["X_val"])``. Cross-validation cuts them along with X
-            if they are as long.
+            if they have as many rows.
         y_val : array-like of shape (m,) or None
-            Their labels, out of those of the class embeddings. Rows of a class without samples
-            whose embedding is that of a class with samples are not heard: it is never predicted.
+            Labels of `X_val`, out of those of the class embeddings. A class without samples is
+            never predicted if its embedding equals that of a class with samples; its rows are
+            ignored.
         X_unlabeled : array-like of shape (m, d) or None
-            Features of rows without labels, which help to estimate the classes: of the same kind as
-            X, of the same classes or some of them. May be a memory-mapped file larger than memory:
-            it is read in blocks, a few times over. The rules of `X_val` for pipelines and
-            cross-validation hold.
+            Features of rows without labels, which help to estimate the classes. They come from the
+            encoder of X, and from all or some of its classes. May be a memory-mapped file larger
+            than memory: it is read in blocks, a few times over. The rules of `X_val` for pipelines
+            and cross-validation hold.
 
         Returns
         -------

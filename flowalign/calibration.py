@@ -1,14 +1,15 @@
-r"""How much to believe each of several witnesses: a logistic calibration on held-out samples.
+r"""How much each of several witnesses counts: a logistic calibration on held-out samples.
 
-A witness k says :math:`f_{kc}(x)` of each class c. Together they say
+A witness is a source of evidence, such as a density or a cosine. Witness k gives each class c the
+value :math:`f_{kc}(x)`. Together they give the probabilities
 
 .. math:: p(c \mid x) \propto \exp \Bigl( o_c + \sum_k w_k f_{kc}(x) \Bigr),
 
-with weights that maximise the likelihood of samples that no witness has seen, under gamma
-distributions as priors. A prior has a mean, what a weight is before any sample was heard, and a
-shape, how many samples it takes to change that. Logarithms of small weights are cheap, so a witness
-that is wrong is silenced; large ones are dear, so that a few samples, all right, do not ask for an
-infinite weight.
+with weights that maximise the likelihood of samples that no witness has seen, under gamma priors.
+The mean of a prior is the weight without any sample; its shape says how many samples it takes to
+change that. The priors hardly oppose small weights, so a wrong witness loses its weight. They
+oppose large weights, so a few samples that are all classified correctly do not ask for an infinite
+one.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ def calibrate(
     *,
     fixed: bool = False,
 ) -> tuple[NDArray[np.float64], float]:
-    r"""Weigh witnesses by what they say of held-out samples.
+    r"""Weigh witnesses on held-out samples.
 
     Parameters
     ----------
     witnesses : sequence of K ndarrays of shape (m, C)
-        What each says of every sample and class; values that all classes share do not matter.
+        Value of each witness for every sample and class; adding a number to a row changes nothing.
     codes : ndarray of shape (m,)
         Classes of the samples.
     means, shapes : array-like of shape (K,)
         Of the gamma distributions that are the priors of the weights.
     offsets : ndarray of shape (C,) or float
-        Log-probabilities of the classes beforehand.
+        Prior log-probabilities of the classes.
     fixed : bool
         Whether the weights stay at the means of their priors.
 

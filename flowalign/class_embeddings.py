@@ -2,7 +2,7 @@
 
 An array of class embeddings says nothing about its rows, and scikit-learn's cross-validation cuts
 every fit argument that happens to be as long as the data. The container here pairs labels with
-rows and has, on purpose, neither a length nor a shape nor items, so that nothing takes it for a
+rows. On purpose it has neither a length nor a shape nor items, so that nothing mistakes it for a
 column of samples.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class ClassEmbeddings:
     """Class labels with the embeddings of their names; immutable.
 
-    The form in which class embeddings are safe everywhere: under cross-validation, on sets with
-    one sample per class, and in folds that lack a class.
+    In this form class embeddings are safe everywhere: under cross-validation, with one sample per
+    class, and in folds that lack a class.
 
     Parameters
     ----------
@@ -121,8 +121,8 @@ class ClassEmbeddings:
         Parameters
         ----------
         frame : pandas.DataFrame or pandas.Series
-            One embedding per row, one coordinate per column, labels as the index. The rows may also
-            stand as arrays in the cells of one column.
+            One embedding per row, one coordinate per column, labels as the index. Or one column
+            whose cells are the vectors.
 
         Returns
         -------
@@ -131,16 +131,16 @@ class ClassEmbeddings:
         return cls(frame.index, frame.to_numpy())
 
     def relabel(self, label_encoder: LabelEncoder) -> ClassEmbeddings:
-        """Give the same vectors the integer codes of a fitted ``LabelEncoder``.
+        """Replace the labels by the integer codes of a fitted ``LabelEncoder``.
 
-        Stacking, voting, bagging and ``cross_val_predict(method="predict_proba")`` hand their
-        estimators such codes instead of labels. Give them the codes of y, too,
-        ``label_encoder.transform(y)``: then it does not matter which call does so.
+        Stacking, voting, bagging and ``cross_val_predict(method="predict_proba")`` give such codes
+        to their estimators instead of labels. If y has the codes as well,
+        ``label_encoder.transform(y)``, every call works alike.
 
         Parameters
         ----------
         label_encoder : sklearn.preprocessing.LabelEncoder
-            Fitted on all labels of this table; :meth:`subset` leaves those that y has.
+            Fitted on all labels of this table; :meth:`subset` keeps only those that y has.
 
         Returns
         -------
@@ -171,8 +171,8 @@ class ClassEmbeddings:
     def subset(self, labels: Iterable[Any]) -> ClassEmbeddings:
         """Keep the given labels only.
 
-        Scorers and meta-estimators of scikit-learn know the labels of y alone and cannot follow a
-        table with more: ``subset(y)`` leaves the ones that y has.
+        Scorers and meta-estimators of scikit-learn know only the labels of y, and fail with class
+        embeddings of more labels: ``subset(y)`` keeps those that y has.
 
         Parameters
         ----------

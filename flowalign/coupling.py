@@ -1,6 +1,6 @@
 """The coupling: which feature travels where.
 
-Every sample is tied to the target of its own class, never to another's. Arrays are numpy: ``X``
+Every sample is paired with the target of its own class. Arrays are numpy: ``X``
 (r, d) features, ``codes`` (r,) the class of each, ``E`` (C, e) class embeddings, ``targets`` (C, d)
 where each class lies in the feature space.
 """
@@ -32,16 +32,16 @@ class Coupling:
     codes : ndarray of shape (r,)
         Their classes, rows of `targets`.
     multiplicity : ndarray of shape (r,)
-        How often each was seen.
+        How often each row was given.
     statistics : ClassStatistics
         Of all samples, on the device of the fit.
     E : ndarray of shape (C, e) or None
-        None where there is no text: targets are the class means.
+        None if there are no class embeddings: targets are then the class means.
     targets : ndarray of shape (C, d)
     joint : bool
         Whether `E` was taken as it is.
     embedding_map : ProcrustesMap or None
-        How it was mapped if not.
+        How `E` was mapped; None if it was not.
     """
 
     X: NDArray[Any]
@@ -63,8 +63,8 @@ class Coupling:
     ) -> Coupling:
         """Place the targets; `joint` as in :func:`flowalign.spaces.place_targets`.
 
-        Rows are in the order of their bytes, so that results do not depend on that in which they
-        came. Equal features of several classes are in the order of the bytes of their embeddings.
+        Rows are sorted by their bytes, so that results do not depend on their order. Equal features
+        of several classes are sorted by the bytes of their class embeddings.
         """
         X, codes, multiplicity = rows.X, rows.codes, rows.multiplicity
         if E is not None and equals_next(X).any():
@@ -89,7 +89,7 @@ class Coupling:
 
     @property
     def fixed_targets(self) -> bool:
-        """Whether the targets are what they are without regard to the samples."""
+        """Whether the targets do not depend on the samples."""
         return self.joint and self.E is not None
 
     @property
@@ -114,7 +114,7 @@ class Coupling:
         return int(np.bincount(self.codes).max()) == 1 and self.complete
 
     def without(self, rows: NDArray[Any]) -> Coupling:
-        """Leave samples out, with all their copies, of the targets too."""
+        """Leave samples out with all their copies, of the targets too."""
         left = self.multiplicity.copy()
         left[rows] = 0
         return self._with(left)

@@ -1,11 +1,11 @@
-r"""A product of experts: several views of a sample, each judged by an aligner of its own.
+r"""A product of experts: the probabilities of several views of a sample, multiplied.
 
 .. math:: p(c \mid x) \propto \pi_c \prod_v \Bigl(\frac{p_v(c \mid x_v)}{\pi_{vc}}\Bigr)^{w_v},
 
-over the views that the sample has [1]_. Were views independent within a class, all weights would be
-1; were they the same, 1 over their number V. The weights maximise the likelihood of support samples
-that no expert has seen, under gamma priors whose mean is halfway between the two on a scale of
-logarithms, :math:`V^{-1/2}`.
+over the views that the sample has [1]_. If views were independent within a class, all weights would
+be 1; if they were the same, 1 over their number V. The weights maximise the likelihood of support
+samples that are left out of all views, under gamma priors. The mean of these is halfway between the
+two on a logarithmic scale, :math:`V^{-1/2}`.
 
 References
 ----------
@@ -37,20 +37,20 @@ SHAPE = 4.0
 def weigh(
     said: list[NDArray[Any]], codes: NDArray[Any], log_prior: NDArray[Any], *, fixed: bool
 ) -> NDArray[np.float64]:
-    """Weigh views by what they say of samples that they have not seen.
+    """Weigh views on samples that are left out of them.
 
     Parameters
     ----------
     said : list of V ndarrays of shape (m, C)
-        Log-probabilities of the classes, less those beforehand; NaN in rows that lack the view.
+        Log-probabilities of the classes minus their prior ones; NaN in rows that lack the view.
     codes : ndarray of shape (m,)
         Classes of the samples.
     log_prior : ndarray of shape (C,)
-        Log-probabilities of the classes beforehand.
+        Prior log-probabilities of the classes.
     fixed : bool
-        Whether the weights stay what they are before any sample was heard. It is so where every
-        class has one sample: a class that is left out as a whole is known by its name alone, and
-        how well a view knows names is not how well it knows samples.
+        Whether the weights stay at the means of their priors. Set if every class has one sample:
+        leaving it out leaves only the name of its class, and how well a view knows a class by name
+        does not tell how well it knows it by a sample.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A coordinate so loud that it drowns the others, of which ``fit`` warns."""
+"""A coordinate so large that it drowns the others, of which ``fit`` warns."""
 
 from __future__ import annotations
 

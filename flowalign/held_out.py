@@ -1,6 +1,6 @@
-"""Samples beside a flow that has not seen them: what the stop is chosen on.
+"""Held-out samples, each with a flow that was fitted without it: the stop is chosen on them.
 
-Three ways to come by them: validation data, leaving one out in closed form, and cross-fitting.
+They come from validation data, from leaving one out in closed form, or from cross-fitting.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class HeldOut:
     targets : Tensor of shape (C, d)
         In the feature space.
     classifier : ClassPosterior, PosteriorMean or None
-        What a model that was fitted without them says of their classes before they move.
+        Answers for them, before they move, of a model that was fitted without them.
     rows : ndarray of shape (m,) or None
-        Which of the samples of a coupling they are; None of validation data.
+        Their rows in the coupling; None for validation data.
     """
 
     flow: Flow
@@ -90,7 +90,7 @@ def hold_out(
     validation_set: tuple[NDArray[Any], NDArray[Any]] | None,
     fit: Callable[[Coupling], Fitted],
 ) -> tuple[str, list[HeldOut]]:
-    """Take what there is, and say where it comes from.
+    """Hold out samples, by the best of the ways that are possible.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def hold_out(
         To `coupling`.
     coupling : Coupling
     validation_set : tuple of ndarrays of shape (m, d) and (m,), or None
-        Features and classes; of none at all it is as if it was not given.
+        Features and classes; an empty set counts as None.
     fit : callable
         Fits the same to another coupling.
 
@@ -159,7 +159,7 @@ def _leave_one_out(
     """Leave out the removable samples one by one; of very many an even share.
 
     Targets that depend on the samples, because the class embeddings were mapped to them, are those
-    of the other folds: were a sample's own target fitted to it, no steps would look best.
+    of the other folds. If a sample's own target were fitted to it, zero steps would look best.
     """
     looked_at = blocks.thinned(len(coupling.X), max(len(coupling.targets), coupling.X.shape[1]))
     groups = [(removable(coupling), coupling.targets)]
@@ -197,8 +197,8 @@ def _cross_fit(
 def removable(coupling: Coupling) -> NDArray[Any]:
     """Rows of the samples that can be held out.
 
-    Those whose class has others that differ. In a one-shot set all, if there is text to place the
-    target of a class without samples, and none otherwise.
+    These are the samples whose class has other, different samples. If each class has one sample:
+    all, if there is text to place the target of a class without samples, and none otherwise.
     """
     codes = coupling.codes
     if coupling.one_shot:
@@ -211,9 +211,9 @@ def removable(coupling: Coupling) -> NDArray[Any]:
 def folds(coupling: Coupling) -> list[NDArray[Any]]:
     """Split the removable samples into four folds to hold out in turn: lists of rows.
 
-    Each class is spread over the folds and keeps a sample outside of each; in a one-shot set folds
-    hold out classes as a whole. Copies of a sample go with it: outside of its fold they would give
-    its class away. The names of the classes play no part. Very few samples make fewer folds.
+    Each class is spread over the folds and keeps a sample outside of each; if each class has one
+    sample, folds hold out whole classes. Copies of a sample are in its fold: outside they would
+    reveal its class. The names of the classes play no part. Very few samples make fewer folds.
     """
     rows = removable(coupling)
     codes = coupling.codes[rows]

@@ -1,4 +1,4 @@
-"""Samples and classes that come later, and those that have to go."""
+"""Samples and classes that come later, and samples and classes to forget."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def _is_incremental(aligner: Any) -> bool:
 
 
 class IncrementalClassifier(TransductiveClassifier):
-    """Goes on from what it has seen: counts, sums, one scatter, and a reserve of rows.
+    """Goes on from counts, sums, one scatter, and a reserve of rows of all samples so far.
 
-    The model of the classes is the same as if all samples had been there at once. What is chosen on
-    samples that the model has not seen (the weights of the evidence, the stop, the threshold of
-    unknown rows) is chosen on the reserve, :data:`flowalign.reserve.MOST` rows: all of few samples,
-    and of many as many of each class as of any other.
+    The model of the classes is the same as if all samples had been given at once. Whatever is
+    chosen on held-out samples (the weights of the evidence, the stop, the threshold of unknown
+    rows) is chosen on the reserve: all samples up to :data:`flowalign.reserve.MOST`, of more an
+    even share of each class.
     """
 
     if TYPE_CHECKING:  # of the aligner
@@ -62,23 +62,23 @@ class IncrementalClassifier(TransductiveClassifier):
     ) -> Self:
         """Go on with more samples, of known classes or of new ones.
 
-        It equals a fit to all samples so far, whatever the blocks and their order: estimates of the
-        classes to rounding. Unlabelled rows of an earlier fit count as they did there.
+        Equals a fit to all samples so far, whatever the blocks and their order, up to rounding.
+        Unlabelled rows of an earlier fit count as they did there.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features, as of :meth:`fit`. None, of shape (0, d), if only names come.
+            Features, as in :meth:`fit`. No rows, shape (0, d), if there are only new names.
         y : array-like of shape (n,)
-            Their labels.
+            Labels of X.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-            Embeddings of new classes, with or without samples; those of known classes may be among
-            them, and take the place of earlier ones. Rows of an array follow `classes` if these are
-            given, and ``np.unique(y)`` otherwise. The first call takes the constructor parameter
-            for None; later ones look new labels up there.
+            Embeddings of new classes, with or without samples. Embeddings of known classes replace
+            the earlier ones. Rows of an array follow `classes` if these are given, and
+            ``np.unique(y)`` otherwise. If None, the first call takes the constructor parameter, and
+            later calls look new labels up there.
         classes : array-like of shape (C,) or None
-            Labels that are to be classes, with or without samples. Without class embeddings those
-            without samples are not predicted until they have some.
+            Labels that are to be classes, with or without samples. Without class embeddings a class
+            is not predicted until it has samples.
 
         Returns
         -------
@@ -88,8 +88,8 @@ class IncrementalClassifier(TransductiveClassifier):
         Raises
         ------
         ValueError, TypeError
-            As of :meth:`fit`; for a new label without embedding where the others have one, labels
-            of another type, or a change of `normalize`.
+            As in :meth:`fit`; for a new label without embedding if the others have one, labels of
+            another type, or a change of `normalize`.
         AttributeError
             For a velocity field that is trained.
 
@@ -123,22 +123,22 @@ class IncrementalClassifier(TransductiveClassifier):
         labels: ArrayLike | None = None,
         unlabeled: bool = False,
     ) -> Self:
-        """Take samples or classes away again, as if they had never been there.
+        """Remove samples or classes, as if they had never been there.
 
-        Nothing of forgotten samples stays, in sums or in the reserve, but for rounding: to 1e-6 as
-        long as those that stay are no tiny part. Their rows in the reserve are not replaced before
-        others come.
+        Nothing of forgotten samples stays in the sums or in the reserve, except for rounding, which
+        is below 1e-6 unless nearly all samples are forgotten. Their rows in the reserve are
+        replaced only by samples that come later.
 
         Parameters
         ----------
         X : array-like of shape (n, d) or None
             Samples to forget, given again.
         y : array-like of shape (n,) or None
-            Their labels. A class stays, known by its name, if there are class embeddings.
+            Labels of X. If there are class embeddings, a class without samples stays.
         labels : array-like of shape (k,) or None
-            Classes to forget, with their names. The scatter is one for all classes: of a class with
-            more samples than the reserve has, its part is not known, and the estimate of the
-            covariance stays, with a warning. To take that away, too, give its samples first.
+            Classes to forget, with their names. All classes share one scatter. If a class has more
+            samples than the reserve keeps, its part of the scatter is not known, and the covariance
+            stays as it is, with a warning. To avoid that, forget its samples first.
         unlabeled : bool, default=False
             Whether to forget the unlabelled rows.
 
@@ -150,7 +150,7 @@ class IncrementalClassifier(TransductiveClassifier):
         Raises
         ------
         ValueError
-            If samples were never given, as far as that can be told; labels are no classes; or
+            If samples were never given, as far as the aligner can tell; labels are no classes; or
             nothing is left.
 
         Examples
@@ -195,15 +195,15 @@ class IncrementalClassifier(TransductiveClassifier):
 
     @available_if(_is_incremental)
     def merge(self, *others: Self) -> Self:
-        """Go on with what other aligners have seen, too: as if fitted to the samples of all.
+        """Add the samples of other aligners, as if this one had been fitted to all of them.
 
-        This is how parts of a set that lie on several machines become one fit.
+        This makes one fit of the parts of a set that lie on several machines.
 
         Parameters
         ----------
         *others : FlowMatchingAligner
-            Fitted to other samples, with the same `normalize`. Classes may differ. They stay as
-            they are.
+            Aligners fitted to other samples, with the same `normalize`. Classes may differ. These
+            aligners do not change.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class IncrementalClassifier(TransductiveClassifier):
         Raises
         ------
         ValueError
-            If features or class embeddings do not go together, or one of them has unlabelled rows.
+            If features or class embeddings do not match, or an aligner has unlabelled rows.
 
         Examples
         --------

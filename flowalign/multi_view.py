@@ -1,4 +1,4 @@
-"""Several encoders of the same samples: an aligner for each, and a product of what they say."""
+"""Several encoders of the same samples: an aligner for each, and a product of their answers."""
 
 from __future__ import annotations
 
@@ -39,51 +39,51 @@ def _all_incremental(aligner: Any) -> bool:
 class MultiViewAligner(MultiViewClassifier, _BaseComposition):
     r"""Few-shot classifier of samples that several encoders have looked at.
 
-    Each *view*, the columns of X that one encoder made, has a `FlowMatchingAligner` with class
-    embeddings of its own. What these say of a row is multiplied, each raised to a weight that
-    support samples have chosen; see :mod:`flowalign.experts`. A row may lack views: NaN in all of
-    their columns.
+    A *view* is the columns of X that one encoder made. Each view has its own `FlowMatchingAligner`,
+    with its own class embeddings. The probabilities of all views are multiplied, each raised to the
+    weight of its view, which support samples choose; see :mod:`flowalign.experts`. A row that lacks
+    a view has NaN in all of its columns.
 
     Parameters
     ----------
     views : list of (str, FlowMatchingAligner, columns)
         Name, aligner and columns of each view, as in scikit-learn's `ColumnTransformer`: a slice, a
         list of positions, a mask, names of the columns of a frame, or a callable that takes X and
-        returns one of these. One name alone is a column whose cells are the rows. Aligners are
-        cloned. Class embeddings of a view go to the constructor of its aligner.
+        returns one of these. A single name is a column of vectors. Aligners are cloned. Class
+        embeddings of a view go to the constructor of its aligner.
     class_prior : {"uniform", "empirical"}, dict or array-like of shape (C,), default="uniform"
-        Prior probabilities of the classes, as of :class:`FlowMatchingAligner`; aligners have none
-        of their own.
+        Prior probabilities of the classes, as in :class:`FlowMatchingAligner`; set them here, not
+        on the aligners.
     unknown_label : str, number or None, default=None
-        What :meth:`predict` answers for rows that look like no class; rows of y with this label
-        belong to none, and are dropped.
+        What :meth:`predict` answers for rows that look like no class. Rows of y with this label
+        belong to no class and are dropped.
     unknown_rate : float, default=0.05
         Share of the rows of known classes that may be refused by mistake.
     unlabeled_label : str, number or None, default=None
-        Rows of y with this label have none, and join those of `X_unlabeled`.
+        Rows of y with this label have no label, and join those of `X_unlabeled`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (C,)
-        Labels, sorted; those of every view.
+        Sorted labels, the same for every view.
     views_ : list of (str, FlowMatchingAligner, columns)
         The fitted views.
     named_views_ : Bunch
-        The fitted aligners by name. What acts when predicting may be set on these.
+        The fitted aligners by name. Their parameters that are read when predicting may be set.
     view_weights_ : ndarray of shape (V,)
         Weight of each view; 1 for a single one.
     class_prior_ : ndarray of shape (C,)
         Prior probability of each class.
     support_scores_ : ndarray of shape (m,)
-        :meth:`score_samples` of support samples that have all views, each to models without it,
-        ascending; of very many an even share.
+        :meth:`score_samples` of support samples that have all views, each by models without it,
+        ascending. Of very many samples an even share is scored.
     unknown_threshold_ : float
         Score below which `predict` refuses a row that has all views: the `unknown_rate` quantile of
-        `support_scores_`. Rows that lack views have a threshold of their own, of support samples
-        with the views that they have; minus infinity where there are none.
+        `support_scores_`. Rows that lack views have another threshold, from support samples with
+        the same views; minus infinity if there are none.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (d,)
-        Where X had names.
+        Names of the columns, if X had any.
 
     See Also
     --------
@@ -92,14 +92,15 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
     Notes
     -----
     Weights are chosen on support samples, each left out of all models; a network is trained again
-    without a part of them. With one sample a class nothing can be chosen, and each of V views has
-    the weight :math:`V^{-1/2}`, between that of views that know different things, 1, and of views
-    that know the same, 1 / V. Samples that lack a view take no part in its aligner. A view without
-    class embeddings says nothing of a class of which it has no samples: the others decide.
+    without a part of them. With one sample a class weights cannot be chosen. Each of V views then
+    has the weight :math:`V^{-1/2}`, between 1, right for views that know different things, and
+    1 / V, right for views that know the same. Samples that lack a view take no part in its aligner.
+    A view without class embeddings has no opinion on a class without samples in it: the others
+    decide.
 
-    For prediction with zero steps, or another solver, set the parameters of `named_views_`.
-    ``set_params`` of this estimator takes effect with the next fit, but for `unknown_label` and
-    `unknown_rate`.
+    To predict with zero steps or another solver, set the parameters of `named_views_`. Only
+    `unknown_label` and `unknown_rate` of this estimator act at once; its other parameters act at
+    the next fit.
 
     Examples
     --------
@@ -178,11 +179,11 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         y : array-like of shape (n,)
             Labels, none missing.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-            Embeddings of the class names, as of :meth:`FlowMatchingAligner.fit`, for all views
-            whose aligners have none of their own.
+            Embeddings of the class names, as in :meth:`FlowMatchingAligner.fit`, for all views
+            whose aligners have none.
         X_unlabeled : array-like or frame of shape (m, d) or None
-            Rows without labels, with columns as in X, and views missing as there. Each view learns
-            from those that have it.
+            Rows without labels, with the columns of X. They may lack views, too. Each view learns
+            from the rows that have it.
 
         Returns
         -------
@@ -192,8 +193,8 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
         Raises
         ------
         ValueError, TypeError
-            As of :meth:`FlowMatchingAligner.fit`, with the name of the view; for columns that are
-            not there, rows without any view or with a part of one, or views of other classes.
+            As in :meth:`FlowMatchingAligner.fit`, with the name of the view; for columns that are
+            not there, rows without any view or with a part of one, or views with other classes.
         """
         return self._fit(X, y, class_embeddings, X_unlabeled=X_unlabeled)
 
@@ -208,18 +209,18 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
     ) -> Self:
         """Go on with more samples, of known classes or of new ones.
 
-        It equals a fit to all samples so far. For views whose aligners have class embeddings of
-        their own, new labels are looked up there.
+        It equals a fit to all samples so far. If the aligner of a view has class embeddings, new
+        labels are looked up there.
 
         Parameters
         ----------
         X : array-like or frame of shape (n, d)
             As of :meth:`fit`.
         y : array-like of shape (n,)
-            Their labels.
+            Labels of X.
         class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-            Of new classes, as of :meth:`FlowMatchingAligner.partial_fit`, for all views whose
-            aligners have none of their own.
+            Embeddings of new classes, as in :meth:`FlowMatchingAligner.partial_fit`, for all views
+            whose aligners have none.
         classes : array-like of shape (C,) or None
             Labels that are to be classes, with or without samples.
 
@@ -340,7 +341,7 @@ class MultiViewAligner(MultiViewClassifier, _BaseComposition):
 
 
 def _of_view(name: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call a function; what it warns of is said with the name of the view, to who called fit."""
+    """Call a function, and put the name of the view in front of its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         result = in_view(name, function, *args, **kwargs)

@@ -48,8 +48,8 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n,)
-            Labels out of `classes_`; or `unknown_label`, if there is one, for rows whose
-            :meth:`score_samples` is too low.
+            Labels out of `classes_`. If `unknown_label` is set, rows whose :meth:`score_samples` is
+            too low get that label.
         """
         return self._labels_of(self._rows_of(X))
 
@@ -80,7 +80,7 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         return self._collected(rows, lambda joint: softmax(joint, axis=1))
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
-        """Logarithm of :meth:`predict_proba`, of the smallest ones too.
+        """Logarithm of :meth:`predict_proba`, finite for the smallest probabilities too.
 
         Parameters
         ----------
@@ -104,15 +104,15 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n, C)
-            The logarithm of the prior probability, and what each view says beyond its own, times
-            the weight of the view. For two classes of shape (n,): the value of ``classes_[1]``
-            minus that of ``classes_[0]``.
+            The log-probability of the prior, plus what each view adds to it, times the weight of
+            the view. For two classes of shape (n,): the score of ``classes_[1]`` minus that of
+            ``classes_[0]``.
         """
         scores = self._collected(self._rows_of(X), lambda joint: joint)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def score_samples(self, X: Any) -> NDArray[Any]:
-        """How much each row looks like any known class, rather than like none of them.
+        """How much each row looks like a known class: high if it does, low if it looks like none.
 
         Parameters
         ----------
@@ -122,9 +122,9 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         Returns
         -------
         ndarray of shape (n,)
-            Of the best class, the sum of :meth:`FlowMatchingAligner.score_samples` of the views
-            that a row has, times their weights. Rows that lack a view are not to be compared with
-            others.
+            For the best class, the sum over the views of a row of their evidence as in
+            :meth:`FlowMatchingAligner.score_samples`, times their weights. Do not compare rows that
+            lack a view with other rows.
         """
         return self._scores_of(self._rows_of(X))
 
@@ -188,7 +188,7 @@ class MultiViewClassifier(ClassifierMixin, TransformerMixin):
         y : array-like of shape (n,)
             Their labels.
         sample_weight : array-like of shape (n,) or None, default=None
-            What each sample counts for.
+            Weight of each sample.
 
         Returns
         -------

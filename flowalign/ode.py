@@ -1,7 +1,7 @@
-"""Integrates a velocity field. The only module that knows torchdiffeq.
+"""Integrates a velocity field. The only module that uses torchdiffeq.
 
-Early stopping needs no machinery here: it is the choice of the last time. (Events would be the
-wrong tool: torchdiffeq reduces them over the batch, so that the first row would stop all rows.)
+Early stopping is the choice of the last time. (Events would not do: torchdiffeq reduces them over
+the batch, so that the first row would stop all rows.)
 """
 
 from __future__ import annotations
@@ -110,16 +110,16 @@ def integrate(
     x : Tensor of shape (n, d)
         The states at ``times[0]``. Dtype and device of the result are those of ``x``.
     times : sequence of float, increasing
-        Where the states are wanted. A fixed-grid method takes one step from each to the next; an
-        adaptive one steps on all of them, so that it never looks beyond the last.
+        Times of the states to return. A fixed-grid method takes one step from each to the next; an
+        adaptive one steps on all of them, so that it never goes beyond the last.
     method : str
         One of :data:`SOLVERS`.
     singular_end : bool
-        Whether the velocity grows without bound towards time 1. Then no stage of a fixed step asks
-        for it beyond the middle of a step that ends there: Heun's or Runge's last stage would
+        Whether the velocity grows without bound towards time 1. Then no stage of a fixed step that
+        ends there evaluates it beyond the middle of the step: Heun's or Runge's last stage would
         multiply the state by the length of the step over the distance from the end.
     last_only : bool
-        Whether to keep the first and the last state alone. The steps are the same.
+        Whether to return only the first and the last state. The steps are the same.
     first : Tensor of shape (n, d) or None
         Velocity at ``times[0]``, if it is known; all methods begin with it.
 

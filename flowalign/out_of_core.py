@@ -1,4 +1,4 @@
-"""A fit to samples that do not fit into memory, or lie on several machines."""
+"""A fit to samples that exceed memory or lie on several machines."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def fit_blocks(
 ) -> FlowMatchingAligner:
     """Fit an aligner to blocks of samples, of which few at a time are in memory.
 
-    It equals ``aligner.fit`` of all samples, to rounding, whatever the blocks. Each block becomes
-    counts, sums, a scatter and a few rows, and these are added up. Blocks of a Dask array become
-    that where they lie, on the workers, and are added up as a tree.
+    Equals ``aligner.fit`` of all samples, up to rounding, whatever the blocks. Each block is
+    reduced to counts, sums, a scatter and a few rows, and these are added up. Blocks of a Dask
+    array are reduced on the workers, and added up as a tree.
 
     Parameters
     ----------
     aligner : FlowMatchingAligner
         With a velocity field in closed form. It is fitted anew; ``partial_fit`` goes on.
     X : Dask array, array of shape (n, d), list of either, or iterable of pairs
-        Features. Arrays may be memory-mapped; in their place there may be paths of .npy files. If
-        `y` is None, pairs of the features and the labels of a block.
+        Features. Arrays may be memory-mapped, or paths of .npy files. If `y` is None, X yields
+        pairs of the features and the labels of a block.
     y : as `X`, or None
-        Labels: of as many rows, in as many parts.
+        Labels, with the same parts and numbers of rows as `X`.
     class_embeddings : ClassEmbeddings, dict, DataFrame, array-like of shape (C, e) or None
-        As of :meth:`FlowMatchingAligner.fit`; rows of an array follow the sorted labels of all
+        As in :meth:`FlowMatchingAligner.fit`; rows of an array follow the sorted labels of all
         blocks.
 
     Returns
@@ -53,18 +53,18 @@ def fit_blocks(
     Raises
     ------
     ValueError, TypeError
-        As of :meth:`FlowMatchingAligner.fit`; for a velocity field that is trained, parts that do
+        As in :meth:`FlowMatchingAligner.fit`; for a velocity field that is trained, parts that do
         not pair up, or files that are no .npy arrays.
 
     See Also
     --------
     FlowMatchingAligner.partial_fit : Goes on with more samples.
-    FlowMatchingAligner.merge : Puts fitted aligners together.
+    FlowMatchingAligner.merge : Unites fitted aligners.
 
     Notes
     -----
-    Rows are not sorted, as ``fit`` does: the last digits may depend on their order. There
-    are no validation data, and no unlabelled rows.
+    Rows are not sorted, unlike in ``fit``, so the last digits may depend on their order. Validation
+    data and unlabelled rows are not supported.
 
     Examples
     --------

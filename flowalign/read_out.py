@@ -1,4 +1,4 @@
-"""The classifying half of the aligner: what a row and its state at the stop say of the classes."""
+"""The classifying half of the aligner: from a row and its state at the stop to its class."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         Returns
         -------
         ndarray of shape (n,)
-            Labels out of `classes_`, the first of equal ones; or `unknown_label`, if there is one,
-            for rows whose :meth:`score_samples` is below `unknown_threshold_`.
+            Labels out of `classes_`, of equally good ones the first. If `unknown_label` is set,
+            rows whose :meth:`score_samples` is below `unknown_threshold_` get that label.
         """
         read_out = self._read_out(scaled=False)
         codes = self._at_stop(X, lambda rows: self._codes(rows, self._scores(rows, read_out)))
@@ -65,10 +65,10 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         Returns
         -------
         ndarray of shape (n, C)
-            `logit_scale_` times the sum of the cosine similarity to the class embedding at the stop
-            and of `posterior_weight_` times the log-probability that the model of the classes gave
-            to the row before it moved. For two classes of shape (n,): the value of ``classes_[1]``
-            minus that of ``classes_[0]``.
+            `logit_scale_` times the sum of two terms: the cosine to the class embedding at the
+            stop, and `posterior_weight_` times the log-probability that the model of the classes
+            gives to the row before it moves. For two classes of shape (n,): the score of
+            ``classes_[1]`` minus that of ``classes_[0]``.
         """
         read_out = self._read_out()
         two = len(self.classes_) == 2
@@ -97,7 +97,7 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return self._at_stop(X, lambda rows: self._proba(rows, read_out))
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Logarithm of :meth:`predict_proba`, of the smallest ones too.
+        """Logarithm of :meth:`predict_proba`, finite for the smallest probabilities too.
 
         Parameters
         ----------
@@ -111,9 +111,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         return self._log_proba(*self._features(X))
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
-        """How much each row looks like any known class, rather than like none of them.
+        """How much each row looks like a known class: high if it does, low if it looks like none.
 
-        It does not depend on the steps.
+        The score does not depend on the steps.
 
         Parameters
         ----------
@@ -123,10 +123,10 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         Returns
         -------
         ndarray of shape (n,)
-            Of the best class, the log-density over that of a class that is not known, as weighed by
-            the evidence; in a joint space with the evidence of its class embedding. High for rows
-            of known classes. Only the order of rows means something, and `unknown_threshold_`.
-            Without samples it is 100 times the largest cosine to a class embedding.
+            The log-density of the best class minus that of a class never seen, times the weight of
+            the density; in a joint space plus the weighted cosines to the embedding of the class.
+            Compare scores with each other and with `unknown_threshold_`; their size has no other
+            meaning. Without samples the score is 100 times the largest cosine to a class embedding.
 
         See Also
         --------
@@ -176,9 +176,9 @@ class FlowClassifier(FlowTransformer, ClassifierMixin):
         X : array-like of shape (n, d)
             Features.
         y : array-like of shape (n,)
-            Their labels.
+            True labels.
         sample_weight : array-like of shape (n,) or None, default=None
-            What each sample counts for.
+            Weight of each sample.
 
         Returns
         -------

@@ -1,13 +1,12 @@
-"""Rows of samples: all of few, and of many a fair share of each class.
+"""Rows of samples: all of a small set, an even share of each class of a large one.
 
-Sums say all that a Gaussian model is estimated from, whatever the number of samples. What is chosen
-on samples that the model has not seen needs rows: the *reserve*. It has at most :data:`MOST` rows,
-as many of each class as of any other, as far as there are so many, and one at least.
+A Gaussian model is estimated from sums, whatever the number of samples. Choices on held-out samples
+need rows: the *reserve*. It has at most :data:`MOST` rows, as many of each class as of any other if
+the class has so many, and at least one.
 
-Which ones does not depend on the order in which samples came, nor on how they were split. Each row
-has a key, a hash of its values, and of each class the rows with the smallest keys are kept: a
-random choice without replacement that knows of no order [1]_. Equal rows of a class are one, with
-the number of times that it was seen.
+The rows that are kept depend neither on the order of the samples nor on how they were split. Each
+row has a key, a hash of its values, and in each class the rows with the smallest keys are kept: a
+random choice without replacement [1]_. Equal rows of a class are kept once, with their number.
 
 References
 ----------

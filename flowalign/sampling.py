@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FeatureSampler(FlowClassifier):
-    """Draws features from what the model believes of the classes, also of those without samples."""
+    """Draws features from the model of the classes, also for classes without samples."""
 
     def sample(
         self,
@@ -24,14 +24,14 @@ class FeatureSampler(FlowClassifier):
         labels: ArrayLike | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        r"""Draw synthetic features, such as of classes that are known by name alone.
+        r"""Draw synthetic features, also of classes that are known only by name.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many, at least 1: in all, or with `labels` of each of these.
+            How many, at least 1: in total, or for each label if `labels` are given.
         labels : array-like of shape (m,) or None
-            Labels out of `classes_`. None draws them too, by `class_prior_`.
+            Labels out of `classes_`. None draws the labels too, with probabilities `class_prior_`.
         random_state : int, RandomState instance or None, default=None
             Seeds the draws; an integer gives the same ones on every device.
 
@@ -46,17 +46,17 @@ class FeatureSampler(FlowClassifier):
         Raises
         ------
         ValueError, TypeError
-            If the aligner has no model since it has no samples (or comes from a file of format 1),
-            a label is no class, or `n_samples` is no positive integer.
+            If the aligner has no model, because it has no samples or comes from a file of format 1;
+            if a label is no class; or if `n_samples` is no positive integer.
 
         Notes
         -----
         For either field the rows come from `gaussian_model_`: a multivariate t about the expected
         mean of the class, :math:`\hat\mu_c`, with the covariance within classes, widened by the
-        uncertainty of that mean. A class with many samples gives rows that scatter like these; one
-        with a name alone gives rows that scatter the more, the less the names explain. The density
-        knows of no sphere: its draws are of about the length of features, and then scaled. Values
-        that features cannot have, such as negative ones of counts, can be among them.
+        uncertainty of that mean. Rows of a class with many samples scatter like its samples. Rows
+        of a class without samples scatter more, the less the names explain. The density is not
+        confined to the sphere: draws have about the length of features and are then scaled. They
+        may have values that features cannot have, such as negative counts.
 
         Examples
         --------

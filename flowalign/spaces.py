@@ -1,9 +1,8 @@
 r"""From the space of class embeddings to the space of features.
 
-``E`` holds class embeddings, (C, e), and ``M`` class means of features, (C, d), row by row the same
-classes. Two things live here: the rule that says whether two spaces are one
-(:func:`alignment_score`), and the map between two that are not (:class:`ProcrustesMap`).
-:func:`place_targets` puts them together.
+``E`` holds class embeddings, (C, e), and ``M`` class means of features, (C, d); row c of both is
+class c. :func:`alignment_score` decides whether the two spaces are one, :class:`ProcrustesMap` is
+the map between two that are not, and :func:`place_targets` uses both.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def class_means(X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
 def place_targets(
     E: NDArray[Any], M: NDArray[Any], sampled: NDArray[Any], joint: str | bool
 ) -> tuple[NDArray[Any], bool, ProcrustesMap | None]:
-    """Where in the feature space each class lies.
+    """Place the targets: class embeddings in the space of the features.
 
     Parameters
     ----------
@@ -46,21 +45,21 @@ def place_targets(
     M : ndarray of shape (S, d)
         Means of the support features of the classes that have some.
     sampled : ndarray of shape (S,)
-        Which rows of ``E`` these are.
+        The rows of ``E`` that belong to `M`.
     joint : "auto" or bool
-        Whether ``E`` lives in the space of ``X`` as it is. "auto" says yes if the widths are equal
-        and the :func:`alignment_score` is above :data:`JOINT_SCORE`, or fewer than two classes
-        have samples, which leaves no score.
+        Whether ``E`` lives in the space of the features. "auto" says yes if the widths are equal
+        and the :func:`alignment_score` is above :data:`JOINT_SCORE`, or fewer than two classes have
+        samples, so that there is no score.
 
     Returns
     -------
     targets : ndarray of shape (C, d)
-        ``E`` itself, or ``E`` mapped. Without any spread to map by, the mean of each class, and
-        the mean of these for classes without samples.
+        ``E`` itself, or ``E`` mapped. If there is no spread to fit a map to, the mean of each
+        class, and the mean of these for classes without samples.
     joint : bool
         The decision.
     embedding_map : ProcrustesMap or None
-        The map, where one was used.
+        The map, if one was used.
 
     Raises
     ------
@@ -100,11 +99,10 @@ def alignment_score(E: NDArray[Any], M: NDArray[Any]) -> float:
     r"""How far class embeddings point to their own class means, in standard deviations.
 
     With both sides centred, :math:`B = (M - \bar M)^T (E - \bar E)`, the sum over classes of the
-    scalar product of embedding and mean is :math:`\mathrm{tr}(B)`. If the two spaces had nothing to
-    do with each other, one could rotate the embeddings by any orthogonal :math:`R` without making
-    the sum smaller or larger on average; over uniform random rotations :math:`\mathrm{tr}(R B)` has
-    mean 0 and variance :math:`\|B\|_F^2 / d`. The score is
-    :math:`\sqrt d\, \mathrm{tr}(B) / \|B\|_F`.
+    scalar product of embedding and mean is :math:`\mathrm{tr}(B)`. If the two spaces are unrelated,
+    a rotation of the embeddings by an orthogonal :math:`R` changes nothing on average; over uniform
+    random rotations :math:`\mathrm{tr}(R B)` has mean 0 and variance :math:`\|B\|_F^2 / d`. The
+    score is :math:`\sqrt d\, \mathrm{tr}(B) / \|B\|_F`.
 
     Parameters
     ----------
@@ -114,7 +112,7 @@ def alignment_score(E: NDArray[Any], M: NDArray[Any]) -> float:
     Returns
     -------
     float
-        0 where fewer than two classes, or no spread, say nothing.
+        0 if there are fewer than two classes, or no spread.
     """
     E, M = _centred(E), _centred(M)
     # tr(B) and |B|_F from C x C products, not from the d x d matrix B.
@@ -132,9 +130,9 @@ class ProcrustesMap:
         (E - \bar E)^T (M - \bar M) = U S V^T, \quad R = U V^T, \quad
         s = \mathrm{tr}(S) / \|(E - \bar E) R\|_F^2
 
-    with means over the classes that have samples. Directions in which these classes do not differ
-    are not known to the map; it drops them (R keeps the rank of the product), so that the target of
-    a class without samples does not depend on the whims of the decomposition.
+    with means over the classes that have samples. The map drops directions in which these classes
+    do not differ (R has the rank of the product). Otherwise the target of a class without samples
+    would depend on arbitrary choices of the decomposition.
 
     Attributes
     ----------

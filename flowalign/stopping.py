@@ -1,22 +1,21 @@
-r"""When to stop, and how to read out the answer, chosen on samples that the field has not seen.
+r"""The stop and the read-out, chosen on held-out samples.
 
 The answer is read out of two things: the cosines of the state at time t with the class embeddings,
-and what the model of the classes says before anything moves,
+and the log-probabilities that the model of the classes gives to the row before it moves,
 
 .. math:: s \bigl( \cos(x(t), e_c) + \lambda \log p(c \mid x(0)) \bigr),
 
-whose softmax are the probabilities. The model is calibrated, and both weights are 1; on validation
-data they are those under which it is most likely (:mod:`flowalign.calibration`). No step at all is
-zero-shot classification: :math:`\lambda = 0`, and s is fitted to whoever was held out. So it is at
-every step where there is no model.
+whose softmax gives the probabilities. The model is calibrated, and both weights are 1; with
+validation data both are fitted to them (:mod:`flowalign.calibration`). Zero steps are zero-shot
+classification: :math:`\lambda = 0`, and s is fitted to the held-out samples. Without a model this
+holds for every step.
 
-A common stop at time 0.5 is kept unless another step is right for clearly more samples: with w
-samples that it gets right and the default wrong, and l the other way round, it must have
+The stop stays at 0.5 unless another step is right for clearly more samples. With w samples that the
+other step gets right and the default wrong, and l the other way round, it must have
 :math:`w - l \ge 2 \sqrt{w + l}`, two standard errors of the difference (McNemar's test). Of
-several such steps the one with the largest difference wins, then the earlier. No steps, zero-shot
-classification in a joint space, are always among them. Few samples cannot tell neighbouring steps
-apart, so a rule that takes the best of them takes a random one; the figures are in
-``docs/decisions/0006-stop.md``.
+several such steps the one with the largest difference wins, then the earlier. Zero steps are always
+a candidate. Few samples cannot tell neighbouring steps apart, so the best of them would be best by
+chance; the figures are in ``docs/decisions/0006-stop.md``.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class ReadOut(NamedTuple):
     logit_scale : float
         Inverse temperature s.
     posterior_weight : float
-        :math:`\lambda`, of the log-probabilities before anything moves.
+        :math:`\lambda`, of the log-probabilities before the row moves.
     """
 
     logit_scale: float
@@ -75,8 +74,8 @@ class ReadOut(NamedTuple):
 
 
 CALIBRATED = ReadOut(1.0, 1.0)
-"""Where there is a model of the classes. It was calibrated on samples that it had not seen, so that
-the cosine has the last word among classes that it finds alike. To fit both weights to the same
+"""If there is a model of the classes. It is calibrated on left-out samples, so the cosine only
+decides between classes that the model finds equally probable. Fitting both weights to the same
 samples again is no better: ``docs/decisions/0012-read-out.md``."""
 
 SHAPE = 0.5  # of the priors, gamma distributions
@@ -89,15 +88,15 @@ class Followed(NamedTuple):
     ----------
     n_steps, stop_time : ndarray of shape (k,)
     default : int
-        Which of them is the one at :data:`DEFAULT_STOP`.
+        Index of the stop at :data:`DEFAULT_STOP`.
     cosines : ndarray of shape (k, m, C)
-        Less their mean; not finite where a state left the numbers.
+        Cosines minus their mean; not finite if a state overflowed.
     before : ndarray of shape (m, C) or None
-        Log-probabilities of the classes before anything moves, where there is a model.
+        Log-probabilities of the classes before the rows move, if there is a model.
     codes : ndarray of shape (m,)
         Classes of the samples.
     rows : ndarray of shape (m,) or None
-        Which of the samples of a coupling they are; None of validation data.
+        Their rows in the coupling; None for validation data.
     """
 
     n_steps: NDArray[np.int64]
@@ -144,15 +143,15 @@ def score_steps(source: str, followed: Followed) -> dict[str, NDArray[Any]]:
     Parameters
     ----------
     source : str
-        Who they are, out of :data:`flowalign.held_out.SOURCES`.
+        Where the samples come from, one of :data:`flowalign.held_out.SOURCES`.
     followed : Followed
         Through the flow.
 
     Returns
     -------
     dict of ndarray
-        One entry a candidate in each: ``n_steps``, ``stop_time``, ``accuracy``, ``n_better`` and
-        ``n_worse`` (samples that only this step, and only the default step, gets right),
+        Each with one entry for a candidate: ``n_steps``, ``stop_time``, ``accuracy``, ``n_better``
+        and ``n_worse`` (samples that only this step, and only the default step, gets right),
         ``log_loss``, and ``logit_scale`` and ``posterior_weight``, under which it is smallest.
     """
     n_steps, times, default, cosines, before, codes, _ = followed
@@ -182,7 +181,7 @@ def score_steps(source: str, followed: Followed) -> dict[str, NDArray[Any]]:
 def _read_out(
     cosines: NDArray[Any], before: NDArray[Any] | None, codes: NDArray[Any], *, fixed: bool
 ) -> tuple[ReadOut, float, NDArray[np.bool_]]:
-    """Choose how to read out a step, unless that is fixed; its log-loss, and who is right."""
+    """Choose how to read out a step, unless that is fixed; its log-loss, and which are right."""
     if before is None:
         (scale,), loss = calibrate([cosines], codes, [PRIOR_SCALE], [SHAPE])
         choice, scores = ReadOut(scale, 0.0), cosines
@@ -195,13 +194,13 @@ def _read_out(
 
 
 def read_out_at(time: float, scores: dict[str, NDArray[Any]] | None, otherwise: ReadOut) -> ReadOut:
-    """How the answer is read out at a time, between what is best at the candidates.
+    """How the answer is read out at a time, interpolated between the candidates.
 
-    Where nobody was held out there are no scores, and it is `otherwise`.
+    If nothing was held out there are no scores, and it is `otherwise`.
     """
     if scores is None:
         return otherwise
-    # Zero steps are something of their own.
+    # Zero steps are read out in another way.
     alike = (scores["stop_time"] > 0) == (time > 0)
     times, scales = scores["stop_time"][alike], scores["logit_scale"][alike]
     weights = scales * scores["posterior_weight"][alike]
@@ -212,10 +211,10 @@ def read_out_at(time: float, scores: dict[str, NDArray[Any]] | None, otherwise: 
 def choose_stop(
     source: str | None, scores: dict[str, NDArray[Any]] | None, one_shot_stop: float
 ) -> float:
-    """Return the stop time that the held-out samples speak for.
+    """Return the stop that the held-out samples show to be best, or the default.
 
-    Where each class has one sample they are silent: classes held out as a whole say how good a
-    field is at classes that it has not seen. Then it is `one_shot_stop`.
+    If each class has one sample, holding it out holds out its class, and tells only how good a
+    field is at classes that it has not seen. Then the stop is `one_shot_stop`.
     """
     if scores is None or source == HELD_OUT_CLASSES:
         return one_shot_stop

@@ -1,4 +1,4 @@
-"""What is said of the unlabelled rows that a fit took in."""
+"""Labels and probabilities of the unlabelled rows of a fit."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 class TransductiveClassifier(FeatureSampler):
-    """Answers for unlabelled rows: each by the model without this row, which would know itself.
+    """Answers for unlabelled rows, each by the model without this row.
 
-    ``transduction_`` and ``transduction_proba_`` take a pass over the rows. They are no properties,
-    since whatever shows an estimator asks for all of these.
+    A model with the row has learned its own answer for it. ``transduction_`` and
+    ``transduction_proba_`` need a pass over the rows. They are no properties, because programs that
+    display an estimator read all of its properties.
     """
 
     def __getattr__(self, name: str) -> Any:

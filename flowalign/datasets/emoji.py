@@ -14,8 +14,8 @@ def load_emoji() -> Bunch:
     """Load the emoji dataset: drawings by three designers, in 25 classes with 16 shots each.
 
     The classes are subgroups of the Unicode emoji list, such as "food fruit". Samples are features
-    of an image encoder, class embeddings come from a text encoder; both are frozen and know
-    nothing of each other. No emoji is in both the training and the test set.
+    of an image encoder, class embeddings come from a text encoder; both are frozen and were
+    trained apart. No emoji is in both the training and the test set.
 
     Returns
     -------
@@ -23,12 +23,12 @@ def load_emoji() -> Bunch:
         With these attributes:
 
         X_train : ndarray of shape (400, 1280)
-            Image features, float32, rows of length 1. Classes follow one another, 16 rows each;
-            up to 6 shots, the first rows of a class show different emoji.
+            Image features, float32, rows of length 1. Class after class, 16 rows each. The first 6
+            rows of a class show different emoji.
         y_train : ndarray of shape (400,)
             Class names.
         X_test : ndarray of shape (600, 1280)
-            As `X_train`, 24 rows per class.
+            Like `X_train`, 24 rows per class.
         y_test : ndarray of shape (600,)
             Class names.
         class_embeddings : ClassEmbeddings
@@ -36,8 +36,8 @@ def load_emoji() -> Bunch:
         class_names : list of str
             The 25 class names, sorted.
         emoji_train, emoji_test : ndarray of shape (400,) and (600,)
-            The emoji drawn, as hexadecimal code points such as ``"1F436"``. These are the groups
-            for cross-validation that keeps the drawings of one emoji together.
+            The emoji drawn, as hexadecimal code points such as ``"1F436"``. Use them as groups in
+            cross-validation, to keep the drawings of one emoji together.
         designer_train, designer_test : ndarray of shape (400,) and (600,)
             Who drew it: ``"fluent"``, ``"noto"`` or ``"twemoji"``.
         DESCR : str

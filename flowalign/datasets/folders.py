@@ -48,8 +48,8 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     root : str or path
-        The folder. ``root/tabby_cat/tom.jpg`` is a sample of class ``"tabby_cat"``. Files that are
-        hidden, or no pictures by their ending, are passed over. Taken are .jpg, .jpeg, .jpe, .jfif,
+        The folder. ``root/tabby_cat/tom.jpg`` is a sample of class ``"tabby_cat"``. Hidden
+        files, and files with other endings, are passed over. Endings are .jpg, .jpeg, .jpe, .jfif,
         .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .pbm and .pnm, in capitals too.
 
     Returns
@@ -64,7 +64,7 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no picture, or pictures in folders of its own.
+        If it has no folders, or one of them has no picture, or has pictures in further folders.
 
     Warns
     -----
@@ -100,8 +100,8 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     root : str or path
-        The folder. ``root/song_thrush/dawn.wav`` is a sample of class ``"song_thrush"``. Files that
-        are hidden, or no sounds by their ending, are passed over. Taken are .wav, .wave, .w64,
+        The folder. ``root/song_thrush/dawn.wav`` is a sample of class ``"song_thrush"``. Hidden
+        files, and files with other endings, are passed over. Endings are .wav, .wave, .w64,
         .flac, .ogg, .oga, .opus, .mp3, .aif, .aiff, .aifc, .au, .snd and .caf, in capitals too.
 
     Returns
@@ -114,7 +114,7 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no sound, or sounds in folders of its own.
+        If it has no folders, or one of them has no sound, or has sounds in further folders.
 
     Warns
     -----
@@ -207,7 +207,7 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
 def files_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
     """Return the paths of visible files with one of the endings, at any depth, in a fixed order.
 
-    Links to folders are not followed: they may lead round in circles.
+    Links to folders are not followed: they may form a circle.
     """
     paths = files_in(folder, endings)
     for name in visible_folders(folder):

@@ -32,7 +32,7 @@ def few_shot(
     n_shots : int
         Samples per class.
     random_state : int, RandomState instance or None, default=None
-        Seeds the draw. For one seed, the draw of fewer shots is the beginning of that of more.
+        Seeds the draw. With one seed, a draw of fewer shots is part of a draw of more shots.
 
     Returns
     -------

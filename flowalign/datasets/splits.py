@@ -1,6 +1,6 @@
 """The eleven data sets on which few-shot learning with CLIP is compared, as CoOp laid them out.
 
-One table says where each of them lies, one reader reads them. Files are not downloaded.
+One table has the place of each, one reader reads them. Files are not downloaded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
     """List the training, validation and test files of a benchmark data set.
 
     The splits are those of CoOp [1]_, which nearly all later work uses. For ImageNet, whose test
-    labels are not public, the 50,000 validation images are both validation and test set, as there.
+    labels are not public, the 50,000 validation images are validation and test set, as in CoOp.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def load_split(root: str | os.PathLike[str], name: str) -> Bunch:
     Raises
     ------
     ValueError
-        If there is no data set of this name, or its split file is not of the form expected.
+        If there is no data set of this name, or its split file has another form than expected.
     FileNotFoundError
         If a file or folder is missing; the message says what belongs where.
 

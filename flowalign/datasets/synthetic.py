@@ -26,9 +26,10 @@ def make_cross_modal(
 
     Class :math:`c` has a meaning :math:`z_c \sim N(0, I)`. Its embedding is
     :math:`z_c + \gamma g / 2` with a common unit-scale offset :math:`g`; its features scatter about
-    :math:`z_c + m\, s_c - \gamma g / 2`, where :math:`s_c \sim N(0, I)` is what the text does not
-    say about the class. The scatter has the same covariance in all classes, with eigenvalues that
-    decay, and a mean variance of :math:`\delta^2`. All rows are scaled to length 1.
+    :math:`z_c + m\, s_c - \gamma g / 2`, where :math:`s_c \sim N(0, I)` is the part of the class
+    that the text does not tell. The scatter has the same covariance in all classes, with
+    eigenvalues that decay, and a mean variance of :math:`\delta^2`. All rows are scaled to
+    length 1.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ def make_cross_modal(
     modality_gap : float, default=1.0
         :math:`\gamma`: distance between the modalities, relative to the spread of classes.
     joint : bool, default=True
-        Whether both modalities share one space. Otherwise the embeddings are carried into a space
-        of their own by a random linear map.
+        Whether both modalities share one space. Otherwise a random linear map carries the
+        embeddings into another space.
     random_state : int, RandomState instance or None, default=None
         Seeds everything.
 

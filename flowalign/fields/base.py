@@ -138,16 +138,16 @@ class Fitted(NamedTuple):
     loss_curve : list of float
         Mean training loss of each epoch; empty without training.
     model : GaussianModel or None
-        What is believed of the classes; None for a kind that goes without.
+        The model of the classes; None for a kind without one.
     classifier : ClassPosterior, PosteriorMean or None
-        What it says of the classes of rows before they move, in the dtype of the field.
+        The answer of the model for rows before they move, in the dtype of the field.
     support_ratios : ndarray of shape (m, C) or None
         How much more samples look like each class than like none, to the model without them: of the
         rows of the coupling, or of an even share of very many, :func:`flowalign.blocks.thinned`.
     inductive : GaussianModel or None
-        The model of the samples alone, where `model` has taken unlabelled rows in.
+        The model of the labelled samples alone, if `model` has unlabelled rows too.
     taken_in : TakenIn or None
-        How it did.
+        How the unlabelled rows were taken in.
     """
 
     field: VelocityField
@@ -186,11 +186,11 @@ class Kind:
     random : bool
         Whether another seed gives another field.
     incremental : bool
-        Whether the sums of samples say all, so that more can come later.
+        Whether sums of samples are enough for a fit, so that more samples can come later.
     max_folds : int
         Folds that are cross-fitted at most, where samples cannot be left out otherwise.
     one_shot_stop : float
-        Time of the stop where every class has one sample, which says nothing of it.
+        The stop if every class has one sample, on which it cannot be chosen.
     coarse_step : float or None
         Length of a step that is short enough, where the steps are chosen; None is that of others.
     leave_out : callable or None

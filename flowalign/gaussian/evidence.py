@@ -1,22 +1,22 @@
 r"""Evidence: how much the samples count, and how much the text in a space that both share.
 
-The Gaussian model of the samples says :math:`g_c(x)`, a log-density, of class c. In a joint space
-the text can be heard beside it, in two ways,
+The Gaussian model of the samples gives class c the log-density :math:`g_c(x)`. In a joint space the
+text is further evidence, in two forms,
 
 .. math:: z_c(x) = 100 \cos(x, e_c), \qquad z'_c(x) = 100 \cos(x - m, e_c - \bar e).
 
 The first is zero-shot classification. In the second each modality is taken relative to its own
-middle, m of the class means and :math:`\bar e` of the embeddings: what all features share, which
-draws zero-shot classification to some classes, is gone. Neither is always the better one. These
-witnesses are weighed by a logistic calibration,
+middle, m of the class means and :math:`\bar e` of the embeddings. This removes the offset that all
+features share, which biases zero-shot classification to some classes. Neither form is always
+better. All three are weighed by a logistic calibration,
 
 .. math::
 
     p(c \mid x) \propto \pi_c
         \exp\left(\beta\, g_c(x) + \tau\, z_c(x) + \tau'\, z'_c(x)\right),
 
-whose weights maximise the likelihood of the support samples, each seen by a model that was fitted
-without it, under priors that let each speak unless the samples speak against it.
+whose weights maximise the likelihood of the support samples, each judged by a model without it. The
+priors give each kind of evidence some weight unless the samples contradict it.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEPENDENT_DIRECTIONS = 100
-"""A Gaussian log-density in d dimensions is too confident, as if only so many of them were
-independent: the prior mean of :math:`\\beta` is this over d, half of it beside text. It is near the
-median, 93, of what is best for the undrawn training samples of nine feature sets with one sample a
-class (29 to 157); with more samples the likelihood decides."""
+"""A Gaussian log-density in d dimensions is too confident: it counts all of them, where about so
+many are independent. The prior mean of :math:`\\beta` is this over d, half of it beside text. The
+best values for the undrawn training samples of nine feature sets with one sample a class have the
+median 93 (29 to 157); with more samples the likelihood decides."""
 
 ZERO_SHOT = 0.5
-"""Each weight of the text where nothing can be weighed, that of the centred text in units that give
-both the same spread over classes: together they are zero-shot classification as it is. Otherwise
-the prior mean of either is such that it spreads the classes by one nat."""
+"""Each weight of the text if no sample can weigh it, that of the centred text in units that give
+both the same spread over classes: together they are plain zero-shot classification. Otherwise the
+prior mean of each is such that it spreads the classes by one nat."""
 
 SHAPES = (1.0, 0.5, 0.5)
-"""Of the priors, for density and text. Useless text is silenced at little cost."""
+"""Of the priors, for density and text. Useless text loses its weight at little cost."""
 
 ONE_SHOT_SHAPE = 16.0
-"""Shape for the density where each class has one sample, without text beside it. A sample that is
-left out there leaves its class to the name alone, which is not what new rows will meet."""
+"""Shape for the density if each class has one sample and there is no text beside it. Leaving a
+sample out then leaves only the name of its class, whereas new rows will meet the sample too."""
 
 
 class Evidence(NamedTuple):
-    r"""Weights of the witnesses.
+    r"""Weights of the three kinds of evidence.
 
     Attributes
     ----------
@@ -69,15 +69,15 @@ class Evidence(NamedTuple):
 
     @property
     def heeds_text(self) -> bool:
-        """Whether the text is a witness."""
+        """Whether the text has a weight."""
         return self.text > 0
 
 
 def evenly(log_prior: NDArray[Any]) -> NDArray[Any]:
-    """Log-probabilities with all classes alike, but for those that must not be predicted.
+    """Log-probabilities that are equal for all classes except those that must not be predicted.
 
-    Samples were not drawn by a prior that the user knows of new rows: judged by it, they would ask
-    for weights that overcome it.
+    A prior of the user describes new rows, not the support samples. Judged by it, the samples would
+    ask for weights that cancel it.
     """
     return np.where(log_prior < np.log(IMPOSSIBLE) / 2, log_prior, 0.0)
 
@@ -91,7 +91,7 @@ def weigh(
     width: int,
     one_shot: bool,
 ) -> Evidence:
-    r"""Weigh text and samples by what they say of samples that neither has seen.
+    r"""Weigh text and samples on left-out samples.
 
     Parameters
     ----------
@@ -99,12 +99,11 @@ def weigh(
         Log-densities :math:`g_c(x)` of m samples, each in a model without it.
     text : tuple of two ndarrays of shape (m, C), or None
         :math:`z_c(x)` and :math:`z'_c(x)`, the latter relative to the middle without the sample;
-        None where the space is not joint.
+        None if the space is not joint.
     log_prior : ndarray of shape (C,)
         Log-probabilities of the classes.
     codes : ndarray of shape (m,)
-        Classes of the samples. With fewer than two of them there is nothing to weigh: the means of
-        the priors.
+        Classes of the samples. With fewer than two samples the weights are the means of the priors.
     width : int
         Of the features, d.
     one_shot : bool

@@ -21,14 +21,14 @@ and the minimiser of the flow matching loss, :math:`v(t, x) = E[u_t \mid x_t = x
 The eigenvectors of :math:`\Sigma` are those of :math:`S(t)` at every time. In their coordinates a
 step costs two products, of (n, d) by (d, C) and of (n, C) by (C, d), and a third with text.
 
-Two additions make a design of the minimiser, and both act on :math:`p` alone. In a space that
-features and class embeddings share, the evidence of the text is added to the log-weights,
+Two additions make the field more than the minimiser, and both act on :math:`p` alone. In a joint
+space the evidence of the text is added to the log-weights,
 
 .. math:: \omega \cos(x, e_c) + \omega' \cos(x - m(t), e_c - \bar e),
 
-as zero-shot classification hears it, and relative to the middle of the classes, :math:`m(t)`, and
-of their embeddings, :math:`\bar e` (:mod:`flowalign.gaussian.evidence`); and since the covariance
-is an estimate, the density has there the heavier tails of a multivariate t.
+the cosine of zero-shot classification, and the cosine relative to the middle of the classes,
+:math:`m(t)`, and of their embeddings, :math:`\bar e` (:mod:`flowalign.gaussian.evidence`). And
+since the covariance is an estimate, the density then has the heavier tails of a multivariate t.
 
 ``docs/theory.rst`` derives all of this.
 """
@@ -61,7 +61,7 @@ class Start(NamedTuple):
     distances : Tensor of shape (n, C) or None
         Squared Mahalanobis distances to the class means, if they are known.
     text : Tensor of shape (n, C) or None
-        What the text says, as weighed, where it is evidence.
+        Weighted evidence of the text, if there is any.
     """
 
     z: Tensor
@@ -167,7 +167,7 @@ class GaussianField(VelocityField):
         """Return what tells the classes apart at time 0, at positions ``z``, (n, d).
 
         Fields of one model agree in it, whatever their noise, priors, tails and targets, as long as
-        text is heard by all of them or by none.
+        text is evidence for all of them or for none.
         """
         distances = self.distances(z, self.means, self.variances)
         if not self._hears_text:
@@ -251,7 +251,7 @@ class GaussianField(VelocityField):
         return self.add_text(density, z, middle).add_(self.log_prior)
 
     def add_text(self, said: Tensor, z: Tensor, middle: Tensor) -> Tensor:
-        """Add what the text says of states ``z`` to what is said of the classes, in its place."""
+        """Add the evidence of the text for states ``z`` to log-weights, which are overwritten."""
         if self._hears_text:
             weights = self.config["text_weight"], self.config["centred_text_weight"]
             for weight, cosines in zip(weights, self.text_cosines(z, middle), strict=True):

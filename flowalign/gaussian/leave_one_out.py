@@ -6,8 +6,8 @@ products of (n, d) by (d, C) a step instead of two. It equals refitting n models
 stay fixed: the spreads of the means (a, b), the ridge and the least variance of the covariance, the
 targets, the weights of text and samples.
 
-What is left out is estimated in float64 like the model; the flow itself is at home in float32, as
-any field is. Shapes as in :mod:`flowalign.gaussian.model`.
+Left-out models are estimated in float64, like the model; the flow itself runs in float32, like any
+field. Shapes as in :mod:`flowalign.gaussian.model`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flowalign.gaussian.field import GaussianField
 class LeaveOneOut:
     r"""The twin of a field whose row i belongs to the model without sample i.
 
-    It can be solved as a field can, but is none: it knows nothing of other rows. With :math:`P` the
+    It can be solved like a field, but only for these rows. With :math:`P` the
     covariance of the means, y the class of sample i and :math:`r = x_i - \hat\mu_y`,
 
     .. math::

@@ -1,4 +1,4 @@
-"""What a model says of the samples behind it, each left out: the judges of its evidence."""
+"""The samples behind a model, each judged by the model without it; they weigh its evidence."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class LeftOutSamples:
-    """Samples before they move, each beside the model without it.
+    """Samples before they move, each with the model without it.
 
     Parameters
     ----------
     model : GaussianModel
     targets : Tensor of shape (C, d)
-        Class embeddings, where they are in the space of the features.
+        Class embeddings in the space of the features.
     x : Tensor of shape (m, d)
         Some of the samples behind the model, float32.
     codes : Tensor of shape (m,), int64
         Their classes.
     joint : bool
-        Whether the text is a witness.
+        Whether the text counts as evidence.
     """
 
     def __init__(

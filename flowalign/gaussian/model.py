@@ -1,4 +1,4 @@
-r"""The Gaussian model of the classes: what is believed of each, and everything made from it.
+r"""The Gaussian model of the classes, and everything made from it.
 
 .. math::
 
@@ -50,18 +50,18 @@ PARTS = {"statistics": ClassStatistics, "class_means": MeansPosterior, "within":
 
 @dataclass(frozen=True, eq=False)
 class GaussianModel:
-    r"""What a fit believes of each class; ``aligner.gaussian_model_``.
+    r"""The Gaussian model of the classes after a fit; ``aligner.gaussian_model_``.
 
     Attributes
     ----------
     statistics : flowalign.gaussian.statistics.ClassStatistics
-        What it was made from: ``counts`` (C,), ``sums`` (C, d) and ``scatter``. Those of two parts
-        of the data add up.
+        What the model was estimated from: ``counts`` (C,), ``sums`` (C, d) and ``scatter``. The
+        statistics of two parts of the data add up.
     class_means : flowalign.gaussian.means.MeansPosterior
-        Of the class means: ``means`` (C, d) are expected, with the ``covariance`` (C, C) in units
-        of :math:`\Sigma`: its diagonal is small for classes with many samples, and large for those
-        that are known by name alone. ``text_spread`` and ``residual_spread`` are the variances
-        between classes that the names explain and do not.
+        Estimates of the class means: expected ``means`` (C, d) and their ``covariance`` (C, C) in
+        units of :math:`\Sigma`, whose diagonal is small for classes with many samples and large for
+        classes without. ``text_spread`` and ``residual_spread`` are the variances between classes
+        that the names explain and do not explain.
     within : flowalign.gaussian.covariance.Covariance
         :math:`\Sigma`, by its eigenvectors ``basis`` (d, d) and eigenvalues ``variances`` (d,).
     evidence : flowalign.gaussian.evidence.Evidence or None
@@ -70,12 +70,12 @@ class GaussianModel:
 
     Notes
     -----
-    Rows given to it are features as the field sees them: of length 1, if the aligner normalises.
-    A pickle of it holds numpy arrays and opens on the CPU; an aligner moves it to its device.
+    Give it features as the field sees them: of length 1, if the aligner normalises. A pickle holds
+    numpy arrays and opens on the CPU; an aligner moves the model to its device.
 
     Examples
     --------
-    What it believes of a class that has a name and no samples:
+    A class that has a name and no samples:
 
     >>> import numpy as np
     >>> from flowalign import FlowMatchingAligner
@@ -222,7 +222,7 @@ class GaussianModel:
             t_\nu\left(x;\ \hat\mu_c,\ \tfrac{\nu + d}{\nu} (1 + P_{cc})\, \Sigma\right),
             \qquad \nu = \max(n - 1, 1):
 
-        wider where the mean of the class is less certain, with tails since the covariance is an
+        wider if the mean of the class is less certain, and with tails because the covariance is an
         estimate.
 
         Parameters
@@ -260,10 +260,10 @@ class GaussianModel:
         return log_t_density(distances / widening, tail) - d / 2 * widening.log() + norm
 
     def log_relative_density(self, X: ArrayLike | Tensor) -> Tensor:
-        """Log-density of the best class of new rows, over that of a class that is not known.
+        """Log-density of the best class minus that of a class never seen, for new rows.
 
-        High for rows that look like a known class; below 0 those look less like any of these than
-        like one more. :mod:`flowalign.gaussian.novelty` has the equations.
+        High for rows that look like a known class. Below 0 a row looks more like a new class than
+        like any known one. :mod:`flowalign.gaussian.novelty` has the equations.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-r"""None of these: how much a row looks like any class that is known.
+r"""None of these: how much a row looks like a known class.
 
-The model says what a class is like that it has never met: its mean comes from the same process as
-all others, so that a row of it has the density
+The model also describes a class that it has never seen: its mean comes from the same process as all
+others, so a row of it has the density
 
 .. math:: N\bigl(x;\ m,\ (1 + a + b + P_{mm})\, \Sigma\bigr),
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def with_unseen_class(model: GaussianModel) -> GaussianModel:
     """Return a model with one class more, the last, of which nothing is known.
 
-    Its mean has the covariance with all others that it has through the common mean.
+    Its mean is correlated with all others through the common mean.
     """
     means, statistics = model.class_means, model.statistics
     beside = means.common_covariance[:, None]

@@ -1,4 +1,4 @@
-"""What the model says of a row before it moves: which class, and whether any."""
+"""The answer of the model for a row before it moves: which class, and whether any."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def in_range(said: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PosteriorMean:
-    """The mean of what two models say of a row: one with unlabelled rows in it, and one without.
+    """The mean of the probabilities of two models: one with unlabelled rows, and one without.
 
-    The former is the better one, and too sure of itself: it was told what it believed.
+    The former is the better one, but too confident, because it has learned from its own answers.
     """
 
     with_rows: ClassPosterior

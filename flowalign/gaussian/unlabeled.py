@@ -4,16 +4,16 @@ Every unlabelled row is assigned to a class, and counts there with a weight that
 confidence, squared. In turn, class means and covariance are estimated from labelled and unlabelled
 rows together, and rows are assigned again. What keeps a model from confirming its own errors:
 
-- The confidence of a row is that of the model *without this row*: it would find itself otherwise.
-- All unlabelled rows together weigh eight times as much as the labelled ones at most.
-- Where the unlabelled rows of a class lie elsewhere than its labelled ones, they count less: of a
-  displacement with variance :math:`\delta`, in units of :math:`\Sigma`, no number of rows can be
-  worth more than :math:`1 / \delta` labelled ones.
+- The confidence of a row is that of the model *without this row*; otherwise it confirmed itself.
+- All unlabelled rows together weigh at most eight times as much as the labelled ones.
+- If the unlabelled rows of a class lie elsewhere than its labelled ones, they count less: with a
+  displacement of variance :math:`\delta`, in units of :math:`\Sigma`, no number of rows is worth
+  more than :math:`1 / \delta` labelled ones.
 - Class means stay tied to labelled rows and names by the process of
   :mod:`flowalign.gaussian.means`, whose spreads are held, and the weights of the evidence are
   found on labelled rows, each left out.
-- Answers are the mean of what two models say, with and without the unlabelled rows: the former is
-  better and too sure of itself (:class:`flowalign.gaussian.posterior.PosteriorMean`).
+- Answers are the mean of two models, with and without the unlabelled rows: the former is better but
+  too confident (:class:`flowalign.gaussian.posterior.PosteriorMean`).
 
 Rows are looked at in blocks, twice an iteration; a class and a weight are all that is kept of each.
 All of it is float64, but for products with the rows. ``docs/decisions/0013-unlabeled-rows.md``

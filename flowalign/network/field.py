@@ -11,9 +11,9 @@ of block :math:`k` at time :math:`t`,
     v(t, x) &= W_\mathrm{out} [(1 + b_\mathrm{out}) \odot \mathrm{LN}(h) + a_\mathrm{out}]
 
 (biases left out). Gates and the output start at zero, so that an untrained field does not move
-anything. The network is that of Flow Matching Alignment [1]_ but for one thing: there each block
-computes its modulation by a matrix of its own, three fifths of its products in training; here
-one modulation of t serves all blocks and each adds a learned constant, as in PixArt-alpha [2]_.
+anything. The network is that of Flow Matching Alignment [1]_ with one difference: there each block
+has a matrix for its modulation, which takes three fifths of its products in training; here all
+blocks share one modulation of t, and each adds a learned constant, as in PixArt-alpha [2]_.
 ``docs/decisions/0002-shared-modulation.md`` shows that the accuracy is the same.
 
 References

@@ -25,8 +25,9 @@ SUPPORT = "support samples"
 class NoveltyDisplay:
     """How much rows look like a known class, and below which score ``predict`` refuses them.
 
-    Histograms of the scores of support samples, each left out of the model, and of rows given; if
-    these have labels, known classes apart from others. Make one with :meth:`from_estimator`.
+    Histograms of the scores of support samples, each left out of the model, and of other rows; if
+    these have labels, separately for known classes and others. Make one with
+    :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ class NoveltyDisplay:
     ax_ : matplotlib.axes.Axes
     figure_ : matplotlib.figure.Figure
     histograms_ : dict of matplotlib.patches.StepPatch
-        By what they are of: "support samples", and "rows", or "known classes" and "other rows".
-        What has no rows is left out.
+        With the keys "support samples", and "rows", or "known classes" and "other rows". A
+        histogram without rows is left out.
     threshold_line_ : matplotlib.lines.Line2D or None
         The threshold; None if there is none.
 
@@ -96,14 +97,13 @@ class NoveltyDisplay:
         ----------
         estimator : FlowMatchingAligner or Pipeline
             Fitted; a pipeline ends in an aligner. Without scores of support samples, as after a fit
-            to names alone, the rows are drawn without a threshold.
+            without samples, there is no threshold.
         X : array-like of shape (n, d)
-            Features that it has not seen.
+            Features of new rows.
         y : array-like of shape (n,) or None, default=None
-            Their labels. Rows with a label that is not of ``classes_`` are drawn apart, whatever
-            the label.
+            Their labels. Rows whose label is not in ``classes_`` have a separate histogram.
         bins : int, str or array-like, default=30
-            Of all histograms together, for ``numpy.histogram_bin_edges``.
+            Bins of all histograms, for ``numpy.histogram_bin_edges``.
         ax : matplotlib.axes.Axes or None, default=None
             Where; None makes a figure.
         **stairs_kw : dict
@@ -116,8 +116,8 @@ class NoveltyDisplay:
         Raises
         ------
         TypeError
-            If the estimator is no aligner, or `y` has strings where the classes are numbers, or
-            the other way round.
+            If the estimator is no aligner, or `y` has strings although the classes are numbers, or
+            the reverse.
         ValueError
             If `y` is not as long as `X`, or has missing labels.
         """
@@ -137,7 +137,7 @@ class NoveltyDisplay:
     ) -> NoveltyDisplay:
         """Draw the histograms, with a dashed line at the threshold.
 
-        The legend says which share of each is below it. Parameters are those of
+        The legend has the share of each histogram below the threshold. Parameters are those of
         :meth:`from_estimator`.
         """
         ax = axes_or_new(ax)

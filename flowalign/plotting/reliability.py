@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class ReliabilityDisplay:
-    """How often a classifier is right when it says that it is sure, for any number of classes.
+    """Accuracy of a classifier against its confidence, for any number of classes.
 
-    (``sklearn.calibration.CalibrationDisplay`` is for two.) Make one with :meth:`from_estimator` or
-    :meth:`from_predictions`.
+    ``sklearn.calibration.CalibrationDisplay`` is for two classes. Make one with
+    :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ LABELS = {
 
 
 class StopDisplay:
-    """What held-out samples say of each step of the flow, and where the aligner stops.
+    """Scores of each step of the flow on held-out samples, and the stop of the aligner.
 
     Make one with :meth:`from_estimator`.
 
@@ -33,9 +33,9 @@ class StopDisplay:
     scores : dict of ndarray
         ``stop_scores_`` of a fitted aligner.
     stop_time : float
-        Where it stops.
+        The stop.
     source : str
-        Who the held-out samples are, ``stop_source_``.
+        Where the held-out samples come from, ``stop_source_``.
 
     Attributes
     ----------

@@ -22,10 +22,10 @@ MAX_LEGEND = 12  # classes
 
 
 class TrajectoryDisplay:
-    """The way of each sample to the embedding of its class, in the plane.
+    """The path of each sample to the embedding of its class, in the plane.
 
-    The plane is that of the two principal components of the class embeddings, so that the ends are
-    seen apart. Make one with :meth:`from_estimator` or :meth:`from_predictions`.
+    The plane is that of the first two principal components of the class embeddings, so that the
+    ends lie apart. Make one with :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What unlabelled rows changed, class by class."""
+"""What unlabelled rows changed in each class."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLUMNS = ("counts for", "rows left", "rows came")
 
 
 class UnlabeledDisplay:
-    """What the rows of ``X_unlabeled`` changed, class by class: look before you trust them.
+    """What the rows of ``X_unlabeled`` changed in each class.
 
-    A bar for each class says how far its unlabelled rows lie where its labelled ones do; the least
-    agreeing class comes first, of equal ones the most changed. Beside it stand what its unlabelled
-    rows count for, in labelled rows, and of some rows how many left the class and how many came to
-    it since the model knows the unlabelled ones. Make one with :meth:`from_estimator`.
+    A bar for each class says how well its unlabelled rows agree with its labelled ones. The least
+    agreeing class comes first, of equal ones the most changed. Numbers beside the bar say how many
+    labelled rows its unlabelled rows count for, and how many of some other rows left the class and
+    came to it because of the unlabelled rows. Make one with :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -128,9 +128,9 @@ class UnlabeledDisplay:
             Fitted with ``X_unlabeled`` or rows marked by `unlabeled_label`, or loaded; a pipeline
             ends in an aligner.
         X : array-like of shape (n, d)
-            Features that it has not seen. They are answered as :meth:`predict` would, and again as
-            after a fit without the unlabelled rows, with the same steps and ``posterior_weight_``.
-            No row is refused, whatever `unknown_label`. With zero steps nothing changes.
+            Features of new rows. They are classified twice, with the model of ``predict`` and with
+            the model without unlabelled rows, by the same steps and ``posterior_weight_``. No row
+            is refused, whatever `unknown_label`. With zero steps nothing changes.
         max_classes : int, default=20
             How many classes to show, those that agree least.
         ax : matplotlib.axes.Axes or None, default=None

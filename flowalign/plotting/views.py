@@ -24,9 +24,9 @@ WAYS = ("alone", "all without it", "all together")
 class ViewsDisplay:
     """What each view contributes: its accuracy alone, that of the others, and that of all.
 
-    Three bars for each view, beside its weight. All three are over the rows that have the view; of
-    these, all without it can answer those alone that have another view, too. What stands beside a
-    bar says over how many rows it is. Make one with :meth:`from_estimator`.
+    Three bars for each view, with its weight. All three are over the rows that have the view; the
+    others without it only answer those of these rows that have another view, too. The number beside
+    a bar says over how many rows it is. Make one with :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ class ViewsDisplay:
     weights : array-like of shape (V,)
         ``view_weights_`` of a fitted aligner.
     right : array-like of int of shape (3, V)
-        How many rows each view answers rightly alone, how many all without it do, and how many all
+        How many rows are answered rightly by each view alone, by all others without it, and by all
         together.
     rows : array-like of int of shape (3, V)
-        Of how many rows that is.
+        How many rows are answered.
 
     Attributes
     ----------
@@ -111,8 +111,8 @@ class ViewsDisplay:
         estimator : MultiViewAligner or Pipeline
             Fitted; a pipeline ends in an aligner.
         X : array-like or frame of shape (n, d)
-            Features that it has not seen, of all views; rows may lack views. A view alone answers
-            as :meth:`MultiViewAligner.predict` would if the rows lacked all others. No row is
+            Features of new rows, of all views; rows may lack views. A view alone answers as
+            :meth:`MultiViewAligner.predict` does if the rows lack all other views. No row is
             refused, whatever `unknown_label`.
         y : array-like of shape (n,)
             Their labels, out of ``classes_``.
