@@ -45,7 +45,8 @@ def test_a_table_is_as_good_as_folders(command, colors, tmp_path):
     command(*FIT)
     before = read(tmp_path / "m.flowalign")
     lines = [f"{p.parent.name}/{p.name},{p.parent.name}" for p in sorted(colors.glob("*/*.png"))]
-    (tmp_path / "t.csv").write_text("\ufeffpath , label\n" + "\n".join(lines), encoding="utf-8")
+    table = "\ufeffpath , label\r\n" + "\r\n,\r\n\r\n".join(lines) + ",\r\n"
+    (tmp_path / "t.csv").write_bytes(table.encode())  # as spreadsheets write it
     status, _, errors = command(*FIT, "--labels", "t.csv")
     assert (status, errors) == (0, "")
     after = read(tmp_path / "m.flowalign")
@@ -67,13 +68,19 @@ def test_a_table_is_as_good_as_folders(command, colors, tmp_path):
             "path,label\ngreen/green0.png,a\ngreen/green0.png,b\n",
             "line 3 has green/green0.png again",
         ),
+        (
+            "path,label\ngreen/green0.png,a\n./green/../green/green0.png,b\n",
+            "green/green0.png and ./green/../green/green0.png are one file",
+        ),
+        ("path,label\ngreen/green0.png,grass, dry\n", "line 2 has more cells than the first"),
+        ("path,label\ngreen/green0.png,gr\udcfcn\n", "is not in UTF-8; save it as CSV UTF-8"),
         ("path,label\nno.png,a\n", "lists 1 of 1 files that are not in colors, such as no.png"),
         ("path,label\ngreen/green0.png,a\n", "There is one class, 'a'"),
     ],
 )
 @pytest.mark.filterwarnings("default:.*they have no label:UserWarning")
 def test_tables_with_a_mistake(table, said, command, colors, tmp_path):
-    (tmp_path / "t.csv").write_text(table)
+    (tmp_path / "t.csv").write_text(table, "utf-8", "surrogateescape")
     status, out, errors = command(*FIT, "--labels", "t.csv")
     assert (status, out) == (2, "")
     assert said in errors
@@ -88,6 +95,15 @@ def test_files_beside_the_table_are_counted(command, tmp_path):
     assert status == 0
     assert "flowalign fit: note: 9 pictures below colors are not in t.csv, such as" in errors
     assert "Labelled pictures: 3, unlabelled: 9\n" in out
+
+
+@pytest.mark.parametrize("name", ["loose.png", "green/more/deeper/x.png"])
+def test_files_outside_of_the_classes_are_counted(name, command, colors):
+    place = colors / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (colors / "blue" / "blue0.png").rename(place)
+    with pytest.warns(UserWarning, match="1 pictures below .* are not in its folders of classes"):
+        assert len(files.labelled(colors, None, "pictures").X) == 11
 
 
 def test_files_without_labels_are_those_without_labels(command, colors):
@@ -130,6 +146,19 @@ def test_a_place_is_tried_before_anything_is_encoded(out, said, command, colors,
     status, _, errors = command("fit", "colors", "--out", out, "--model", MODEL)
     assert status == 2
     assert said in errors
+
+
+@pytest.mark.parametrize("out", ["m.flowalign", "link"])
+def test_a_folder_that_is_not_open_to_writing(out, command, colors, tmp_path, monkeypatch):
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / "old").touch()
+    (tmp_path / "link").symlink_to("place/old")
+    closed = tmp_path / "place" if out == "link" else tmp_path
+    monkeypatch.setattr(OpenCLIPEncoder, "encode", None)
+    monkeypatch.setattr(files.os, "access", lambda path, mode: path != closed.resolve())
+    status, _, errors = command("fit", "colors", "--out", out, "--model", MODEL)
+    assert status == 2
+    assert "is not open to writing" in errors
 
 
 def test_an_untrained_model_says_so(command, colors):

@@ -86,6 +86,16 @@ def test_answers_stay_with_their_files(command, new):
         assert float(row["score"]) == pytest.approx(float(old["score"]), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("default:A spreadsheet may take:UserWarning")
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_names_that_a_spreadsheet_would_compute_are_told(start, command, new, monkeypatch):
+    monkeypatch.chdir(new)
+    os.rename("noise, loud.png", f"{start}1+1.png")
+    status, out, errors = command("predict", "../m.flowalign", f"./{start}1+1.png")
+    assert (status, rows_of(out)[0]["path"]) == (0, f"{start}1+1.png")
+    assert f"note: A spreadsheet may take {start}1+1.png for a formula" in errors
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text")
 def test_names_that_are_no_text_come_out_as_they_are(command, new, tmp_path):
     name = os.fsencode(new) + b"/\xff.png"

@@ -56,6 +56,9 @@ def check_can_be_written(path: Path) -> None:
         check_is_file(path)
     elif not path.parent.is_dir():
         raise FileNotFoundError(f"{shown(path.parent)} is no folder; make it first.")
+    folder = path.resolve().parent  # files are replaced there, those behind links too
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{shown(folder)} is not open to writing; choose another place.")
 
 
 def listed(inputs: Iterable[Path], kind: str) -> list[str]:
@@ -79,9 +82,26 @@ def listed(inputs: Iterable[Path], kind: str) -> list[str]:
 
 
 def labelled(folder: Path, table: Path | None, kind: str) -> Bunch:
-    """List labelled files: ``X`` (n,), paths, ``y`` (n,), and ``class_names``, label to words."""
-    if table is None:
-        return LOADERS[kind](folder)
+    """List labelled files: ``X`` (n,), paths, ``y`` (n,), and ``class_names``, label to words.
+
+    Warns of files below the folder that have no label.
+    """
+    data = LOADERS[kind](folder) if table is None else _listed_in(table, folder)
+    known = {os.path.realpath(path) for path in data.X}
+    others = [f for f in files_below(folder, ENDINGS[kind]) if os.path.realpath(f) not in known]
+    if others:
+        place = "its folders of classes" if table is None else shown(table)
+        warnings.warn(
+            f"{len(others)} {kind} below {shown(folder)} are not in {place}, such as "
+            f"{shown(others[0])}; they have no label.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return data
+
+
+def _listed_in(table: Path, folder: Path) -> Bunch:
+    """List the files of a table, as a loader does those of a folder."""
     check_is_folder(folder)
     labels = _labels_in(table)
     paths = {name: folder / name for name in labels}
@@ -91,15 +111,11 @@ def labelled(folder: Path, table: Path | None, kind: str) -> Bunch:
             f"{shown(table)} lists {len(missing)} of {len(labels)} files that are not in "
             f"{shown(folder)}, such as {shown(missing[0])}."
         )
-    known = {os.path.realpath(path) for path in paths.values()}
-    others = [f for f in files_below(folder, ENDINGS[kind]) if os.path.realpath(f) not in known]
-    if others:
-        warnings.warn(
-            f"{len(others)} {kind} below {shown(folder)} are not in {shown(table)}, such as "
-            f"{shown(others[0])}; they have no label.",
-            UserWarning,
-            stacklevel=2,
-        )
+    names: dict[str, str] = {}
+    for name, path in paths.items():
+        first = names.setdefault(os.path.realpath(path), name)
+        if first != name:
+            raise ValueError(f"{shown(table)}: {shown(first)} and {shown(name)} are one file.")
     return Bunch(
         X=np.array([str(path) for path in paths.values()], dtype=object),
         y=np.array([*labels.values()]),
@@ -122,12 +138,22 @@ def _labels_in(table: Path) -> dict[str, str]:
                     f"them, and is {','.join(header)!r}"
                 )
             for row in rows:
+                more = row.pop(None, [])  # cells beyond the first line's
+                if any(cell.strip() for cell in more):
+                    raise ValueError(
+                        f"line {rows.line_num} has more cells than the first line; put quotes "
+                        "around a label that has a comma"
+                    )
+                if not any((cell or "").strip() for cell in row.values()):
+                    continue  # spreadsheets write empty lines as commas
                 path, label = ((row[name] or "").strip() for name in COLUMNS)
                 if not path or not label:
                     raise ValueError(f"line {rows.line_num} has no path, or no label")
                 if path in labels:
                     raise ValueError(f"line {rows.line_num} has {shown(path)} again")
                 labels[path] = label
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(table)} is not in UTF-8; save it as CSV UTF-8.") from error
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{shown(table)}: {error}.") from error
     if not labels:

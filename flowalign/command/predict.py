@@ -6,12 +6,14 @@ import argparse
 import csv
 import io
 import sys
+import warnings
 
 from flowalign.atomic_file import written_whole
 from flowalign.command.answers import Answers, answers_to_features, answers_to_files
 from flowalign.command.files import check_can_be_written, listed
 from flowalign.inputs import shown
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets compute cells that begin so
 COLUMNS = ("path", "label", "probability", "score", "unknown")
 
 
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
         answers = answers_to_features(args.model_file, args.features)
     else:
         answers, _ = answers_to_files(args, lambda kind: listed(args.inputs, kind))
+    _warn_of_formulas(answers)
     # Names of files may be bytes that are no text, and are to come out as they are.
     table = _table(answers).encode("utf-8", "surrogateescape")
     if args.out is None:
@@ -35,6 +38,22 @@ def run(args: argparse.Namespace) -> None:
         file.write(table)
     refused = int(answers.unknown.sum())
     print(f"{len(answers.paths)} answers, {refused} unknown: {shown(args.out)}")
+
+
+def _warn_of_formulas(answers: Answers) -> None:
+    """Warn of names that a spreadsheet would compute; the table has them as they are."""
+    risky = [text for text in (*answers.classes.tolist(), *answers.paths) if _is_formula(text)]
+    if risky:
+        warnings.warn(
+            f"A spreadsheet may take {shown(risky[0])} for a formula; import the columns path and "
+            "label as text.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _is_formula(text: object) -> bool:
+    return isinstance(text, str) and text.startswith(FORMULAS)
 
 
 def _table(answers: Answers) -> str:
