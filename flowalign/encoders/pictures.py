@@ -49,7 +49,7 @@ def read_picture(opened: Any) -> Image:
     TypeError
         If it is something else.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     picture: Image.Image
     if not isinstance(opened, bytes | Image.Image) and type(opened) is not np.ndarray:
@@ -75,6 +75,8 @@ def read_picture(opened: Any) -> Image:
             return _rgb(ImageOps.exif_transpose(picture))
     except (MemoryError, _TooLarge):
         raise
+    except UnidentifiedImageError as error:  # its text has an address in memory
+        raise ValueError("no picture, or a damaged one (of no format that Pillow knows)") from error
     except Exception as error:  # decoders raise whatever they stumble over
         raise ValueError(f"no picture, or a damaged one ({error})") from error
 

@@ -172,7 +172,8 @@ def _read_file(
     except (MemoryError, _WrongScale):
         raise
     except Exception as error:  # libsndfile's own, and whatever seeking in a damaged file gives
-        raise ValueError(f"no sound, or a damaged one ({error})") from error
+        why = getattr(error, "error_string", error)  # without the address of what was opened
+        raise ValueError(f"no sound, or a damaged one ({why})") from error
 
 
 def _frames_first(values: Any) -> NDArray[Any]:
