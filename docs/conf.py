@@ -18,7 +18,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "experiments", "auto_examples/**/*.ipynb"]
+exclude_patterns = ["results", "_build", "experiments", "auto_examples/**/*.ipynb"]
 suppress_warnings = ["config.cache", "myst.xref_missing"]  # decisions link to files of the tree
 templates_path = ["_templates"]
 html_theme = "pydata_sphinx_theme"

@@ -62,16 +62,18 @@ def test_one_command_writes_all_tables(folder, capsys):
     assert '"known rows refused"' in (folder / "results" / "open-set.rst").read_text()
     assert not (folder / "results" / "several-views.rst").exists()  # there are no such sets
     readme = (folder / "README.md").read_text()
-    assert readme.startswith(f"before\n{results.MARKS[0]}| | first group: 1 | second group: 1 |\n")
+    assert readme.startswith(f"before\n{results.MARKS[0]}|  | first group, 1 | second group, 1 |\n")
     assert readme.endswith(f"{results.MARKS[1]}after\n")
     assert "old" not in readme
     assert "| **flowalign** | **" in readme
+    assert '   "**flowalign**", "' in (folder / "results" / "summary.rst").read_text()
 
 
 def test_means_in_readme_are_those_of_the_rows(folder):
     rows = make({"flowalign": {"a": [0.5, 0.6]}, "peer": {"a": [0.7]}}, n_shots=4)
-    results.write_readme({"one_group": rows})
+    results.RESULTS.mkdir()
+    results.write_summary({"one_group": rows})
     lines = (folder / "README.md").read_text().splitlines()
     assert lines[2:6] == [
-        "| | one group: 4 |", "|---|---:|", "| **flowalign** | **55.0** |", "| peer | 70.0 |",
+        "|  | one group, 4 |", "| --- | ---: |", "| **flowalign** | **55.0** |", "| peer | 70.0 |",
     ]  # fmt: skip

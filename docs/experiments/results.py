@@ -5,8 +5,9 @@
 
 FOLDER has a folder for each group of feature sets, such as ``eight_sets``, whose name is its title.
 REPORTS keeps a row for each fit, so that a run which was interrupted goes on. Written are
-``docs/results/<setting>.rst``, which pages of the documentation include, and the table of README
-between its two marks. Each says at which commit it was made; commit before a run.
+``docs/results/<setting>.rst``, which pages of the documentation include, and a short table in
+``docs/results/summary.rst`` and in README, between its two marks. Each says at which commit it was
+made; commit before a run.
 """
 
 from __future__ import annotations
@@ -131,27 +132,31 @@ def state() -> str:
     return f"commit {commit}{', changed since' if changed else ''}, {date.today().isoformat()}"
 
 
-def write_readme(groups: dict[str, list[dict]]) -> None:
-    """Put the short table between the marks of README."""
-    shots = sorted({row["n_shots"] for rows in groups.values() for row in rows})
-    titles = list(groups)
+def means(groups: dict[str, list[dict]]) -> list[list[str]]:
+    """Head and rows of the short table: mean accuracy of each method, ours first, by group."""
     found = {title: summarise(rows) for title, rows in groups.items()}
     names = list(dict.fromkeys(row["method"] for rows in groups.values() for row in rows))
-    best = {name: [] for name in names}
-    for title in titles:
-        for summary in found[title]:
-            for name in names:
-                best[name].append(summary.mean()[summary.methods.index(name)])
-    order = sorted(names, key=lambda name: (name != OURS, -np.nanmean(best[name])))
-    head = [f"{title.replace('_', ' ')}: {n}" for title in titles for n in shots]
-    lines = [f"| | {' | '.join(head)} |", "|---|" + "---:|" * len(head)]
-    for name in order:
-        cells = [percent(value) for value in best[name]]
-        cells = [f"**{cell}**" for cell in cells] if name == OURS else cells
-        lines.append(f"| {f'**{name}**' if name == OURS else name} | {' | '.join(cells)} |")
-    text = "\n".join([*lines, "", f"({state()})", ""])
+    cells = [(title, summary) for title, every in found.items() for summary in every]
+    values = {
+        name: [summary.mean()[summary.methods.index(name)] for _, summary in cells]
+        for name in names
+    }
+    names.sort(key=lambda name: (name != OURS, -np.mean(values[name])))
+    head = [f"{title.replace('_', ' ')}, {summary.n_shots}" for title, summary in cells]
+    return [["method", *head], *([name, *map(percent, values[name])] for name in names)]
+
+
+def write_summary(groups: dict[str, list[dict]]) -> None:
+    """Put the short table between the marks of README, and beside the others."""
+    head, *body = means(groups)
+    lines = table([head, *body], "Mean accuracy in percent, by samples a class")
+    (RESULTS / "summary.rst").write_text("\n".join([*lines, f"*{state().capitalize()}.*"]) + "\n")
+    rows = [[f"**{cell}**" for cell in row] if row[0] == OURS else row for row in body]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in [["", *head[1:]], rule, *rows])
     before, rest = README.read_text().split(MARKS[0])
-    README.write_text(before + MARKS[0] + text + MARKS[1] + rest.split(MARKS[1])[1])
+    after = rest.split(MARKS[1])[1]
+    README.write_text(f"{before}{MARKS[0]}{text}\n({state()})\n{MARKS[1]}{after}")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -186,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         lines.append(f"*{n_fits} fits{spent}; {state()}.*")
         (RESULTS / f"{setting}.rst").write_text("\n".join(lines) + "\n")
         if setting == "inductive":
-            write_readme(inductive)
+            write_summary(inductive)
 
 
 if __name__ == "__main__":
