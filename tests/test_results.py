@@ -57,6 +57,7 @@ def test_one_command_writes_all_tables(folder, capsys):
     assert ".. csv-table:: First group\n" in text
     assert '   "**flowalign**", "' in text
     assert "minutes of fits and predictions; commit " in text
+    assert results.COLUMNS in text
     text = (folder / "results" / "transductive.rst").read_text()
     assert ".. csv-table:: Second group, test rows in batches\n" in text
     assert '"known rows refused"' in (folder / "results" / "open-set.rst").read_text()
@@ -77,3 +78,27 @@ def test_means_in_readme_are_those_of_the_rows(folder):
     assert lines[2:6] == [
         "|  | one group, 4 |", "| --- | ---: |", "| **flowalign** | **55.0** |", "| peer | 70.0 |",
     ]  # fmt: skip
+
+
+def test_a_method_that_failed_comes_last_in_the_short_table():
+    rows = make({"flowalign": {"a": [0.5]}, "bad": {"a": [0.9]}, "good": {"a": [0.7]}})
+    failed = [row for row in rows if row["method"] == "bad"]
+    for row in failed:
+        row["error"] = "ValueError: no"
+    weak = make({"weak": {"a": [0.2]}})
+    _, *body = results.means({"group": [*rows, *weak]})
+    assert [line[0] for line in body] == ["flowalign", "good", "weak", "bad"]
+
+
+def test_what_would_fail_at_the_end_is_refused_at_the_start(folder, capsys):
+    (folder / "README.md").write_text("no marks\n")
+    for sets, said in [
+        (folder / "sets" / "first_group", "no folder with .npz files"),
+        (folder / "sets", "README.md lacks a line <!-- results --> or <!-- end of results -->"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            results.main([str(sets), "--out", str(folder / "out")])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    assert not (folder / "results").exists()
