@@ -8,7 +8,6 @@ from benchmark_sets import N_CLASSES, numbered, numbers
 
 from flowalign.benchmark.open_set import held_out_classes
 from flowalign.benchmark.pools import (
-    BATCH,
     POOLS,
     all_test_rows,
     batches,
@@ -36,9 +35,10 @@ def test_judged_rows_have_their_labels_and_places(name):
 
 def test_undrawn_rows_are_the_training_rows_that_are_no_support_samples():
     data = numbered(12)
-    (case,) = undrawn(data, 2, 0)
-    drawn = data.draw(2, 0)
-    assert sorted([*numbers(case.unlabeled) - 10_000, *drawn]) == list(range(30))
+    for seed in range(3):
+        (case,) = undrawn(data, 2, seed)
+        drawn = data.draw(2, seed)
+        assert sorted([*numbers(case.unlabeled) - 10_000, *drawn]) == list(range(30))
     assert case.rows is None
     np.testing.assert_array_equal(case.X, data.X_test)
     assert undrawn(data, 5, 0) == []
@@ -50,7 +50,7 @@ def test_of_all_test_rows_none_is_left_out():
 
 
 def test_batches_are_apart_and_at_most_four():
-    for n, sizes in [(100, [100]), (BATCH + 5, [BATCH]), (1300, [BATCH] * 4)]:
+    for n, sizes in [(100, [100]), (256 + 5, [256]), (1300, [256] * 4)]:
         found = batches(numbered(n), 1, 0)
         assert [len(case.unlabeled) for case in found] == sizes
         rows = np.concatenate([numbers(case.X) for case in found])
@@ -67,6 +67,33 @@ def test_some_classes_are_frequent_and_some_rare_in_imbalanced_pools():
     assert shares.max(axis=1).mean() > 2 / 6
     assert shares.min(axis=1).mean() < 1 / 18
     assert set(shares.argmax(axis=1)) == set(range(N_CLASSES))
+
+
+def test_concentrations_of_imbalanced_pools_are_between_a_third_and_one():
+    """A class has less than a hundredth in 24 % of draws at .3, and in 2 % at 1."""
+    pools = [imbalanced(numbered(6000), 1, seed)[0].y for seed in range(40)]
+    shares = np.array([np.bincount(y, minlength=N_CLASSES) / 2000 for y in pools])
+    assert 0.05 < (shares < 0.01).mean() < 0.2
+
+
+def test_shares_of_imbalanced_pools_are_not_those_of_the_test_rows():
+    y_test = np.repeat(np.arange(N_CLASSES), [700, 100, 100, 100, 100, 100])
+    data = replace(numbered(1200), y_test=y_test)
+    first = [(imbalanced(data, 1, seed)[0].y == 0).mean() for seed in range(40)]
+    assert np.mean(first) < 0.4 < 700 / 1200
+
+
+@pytest.mark.parametrize(("n_test", "size"), [(1, 1), (2, 1), (7, 2)])
+def test_imbalanced_pools_have_a_row_at_least(n_test, size):
+    assert len(imbalanced(numbered(n_test), 1, 0)[0].y) == size
+
+
+def test_two_classes_are_the_fewest_and_are_among_those_of_the_test_rows():
+    data = replace(numbered(30), y_test=np.repeat([1, 4, 5], 10))
+    for seed in range(6):
+        (case,) = few_classes(data, 1, seed)
+        assert np.unique(np.bincount(case.y, minlength=6)).tolist() == [0, 10]
+        assert len(case.y) == 20
 
 
 def test_of_few_classes_all_rows_are_there_and_no_others():

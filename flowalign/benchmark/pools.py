@@ -72,8 +72,7 @@ def imbalanced(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
     share = rng.dirichlet(np.full(n_classes, rng.uniform(0.3, 1)))
     weight = share[data.y_test] / np.bincount(data.y_test, minlength=n_classes)[data.y_test]
     weight /= weight.sum()
-    size = min(max(1, len(weight) // 3), int((weight > 0).sum()))
-    rows = rng.choice(len(weight), size, replace=False, p=weight)
+    rows = rng.choice(len(weight), max(1, len(weight) // 3), replace=False, p=weight)
     return [_among_test_rows(data, rows)]
 
 

@@ -17,14 +17,8 @@ from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAd
 from flowalign.benchmark.convex_peers import CrossModalProbe, ProKeR
 from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
-from flowalign.benchmark.peers import (
-    GDA,
-    LinearProbe,
-    NearestClassMean,
-    Peer,
-    TipAdapter,
-    ZeroShot,
-)
+from flowalign.benchmark.peer import Peer
+from flowalign.benchmark.peers import GDA, LinearProbe, NearestClassMean, TipAdapter, ZeroShot
 from flowalign.benchmark.store import Task, cells, collect
 from flowalign.benchmark.tabular import TabICL
 from flowalign.multi_view import MultiViewAligner
