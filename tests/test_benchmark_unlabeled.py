@@ -1,5 +1,7 @@
 """Settings with unlabelled rows: what methods are given, what is judged, what a report says."""
 
+import itertools
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -11,11 +13,11 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator
 
 from flowalign import FlowMatchingAligner
-from flowalign.benchmark import load_feature_set, run, run_unlabeled, write_report
+from flowalign.benchmark import load_feature_set, run, run_unlabeled, unlabeled, write_report
 from flowalign.benchmark.__main__ import main
 from flowalign.benchmark.open_set import held_out_classes
 from flowalign.benchmark.peers import GDA, ZeroShot
-from flowalign.benchmark.pools import POOLS, SETTINGS
+from flowalign.benchmark.pools import POOLS, SETTINGS, batches
 from flowalign.benchmark.store import read_rows
 from flowalign.benchmark.unlabeled import WITHOUT
 from flowalign.datasets import make_cross_modal
@@ -51,13 +53,15 @@ class Transductive(Recording):
         raise AssertionError("no answer for new rows")
 
 
+def written(data, path, **changes):
+    arrays = {name: getattr(data, name) for name in ("X_train", "y_train", "X_test", "y_test")}
+    np.savez(path, **arrays | {"class_embeddings": data.class_embeddings.vectors} | changes)
+    return path
+
+
 @pytest.fixture
 def path(tmp_path):
-    data = numbered(300)
-    table = data.class_embeddings
-    arrays = {name: getattr(data, name) for name in ("X_train", "y_train", "X_test", "y_test")}
-    np.savez(tmp_path / "one.npz", **arrays, class_embeddings=table.vectors)
-    return tmp_path / "one.npz"
+    return written(numbered(300), tmp_path / "one.npz")
 
 
 def small_run(paths, out, **params):
@@ -200,13 +204,10 @@ def test_samples_of_foreign_classes_do_not_count(path, tmp_path):
 
 def halves(y_test, folder):
     """Held-out halves of all draws, and of those that are run where all samples are drawn."""
-    data = numbered(len(y_test))
-    arrays = {name: getattr(data, name) for name in ("X_train", "y_train", "X_test")}
-    vectors = data.class_embeddings.vectors
     folder.mkdir()
-    np.savez(folder / "few.npz", **arrays, y_test=y_test, class_embeddings=vectors)
+    path = written(numbered(len(y_test)), folder / "few.npz", y_test=y_test)
     given = {"methods": {"z": ZeroShot()}, "shots": [5], "settings": ["realistic"], "n_seeds": 30}
-    rows = small_run([folder / "few.npz"], folder, **given)
+    rows = small_run([path], folder, **given)
     every = [tuple(held_out_classes(N_CLASSES, seed)) for seed in range(30)]
     run_of = [row["seed"] for row in rows if row["pool"] == "half of the classes foreign"]
     return set(every), [every[seed] for seed in run_of]
@@ -230,3 +231,55 @@ def test_draws_that_hold_out_others_are_run_though_the_same_rows_are_judged(
     expected = {half for half in every if code not in half}
     assert len(found) == len(expected) > 1
     assert set(found) == expected
+
+
+class Seeded(Recording):
+    """Says which of its pools it was fitted to last, and with which seed."""
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    @property
+    def n_steps_(self):
+        return numbers(self.pool)[:3].tolist()
+
+    @property
+    def stop_time_(self):
+        return self.random_state
+
+
+def test_of_several_batches_seconds_are_means_and_choices_the_last(tmp_path, monkeypatch):
+    ticks = itertools.accumulate(itertools.cycle([1, 2, 3]))  # from start to fit 2, to answer 3
+    monkeypatch.setattr(unlabeled, "time", SimpleNamespace(perf_counter=ticks.__next__))
+    path = written(numbered(600), tmp_path / "set.npz")
+    rows = small_run([path], tmp_path, methods={"m": Seeded()}, settings=["transductive"],
+                     n_seeds=2)  # fmt: skip
+    for row in rows:
+        assert (row["fit_seconds"], row["predict_seconds"]) == (2, 3)
+        if row["pool"] == "test rows in batches":
+            *_, last = batches(load_feature_set(path), 2, row["seed"])
+            seen = {"n_steps_": numbers(last.X)[:3].tolist(), "stop_time_": row["seed"]}
+            assert row["choices"] == seen
+    assert len(rows) == 4
+
+
+def test_pools_that_lie_elsewhere_are_no_reason_for_a_warning(tmp_path):
+    """Few of the classes are asked for on purpose."""
+    made = make_cross_modal(4, n_train=6, n_test=40, n_features=16, random_state=1)
+    far = np.full_like(made.X_test, 3)
+    path = write_feature_set(tmp_path / "set.npz", made, X_test=made.X_test / 10 + far)
+    data = load_feature_set(path)
+    X, y = data.X_train, data.y_train
+    with pytest.warns(UserWarning, match="The rows of X_unlabeled lie elsewhere"):
+        FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=data.X_test)
+    methods = {"flowalign": FlowMatchingAligner()}
+    rows = small_run([path], tmp_path, methods=methods, shots=[5], settings=["transductive"])
+    assert [row.get("error") for row in rows] == [None, None]
+
+
+def test_pools_of_other_rows_are_run_though_their_labels_are_the_same(tmp_path):
+    path = written(numbered(30), tmp_path / "set.npz", y_test=np.zeros(30, int))
+    rows = small_run(
+        [path], tmp_path, methods={"z": ZeroShot()}, shots=[5], settings=["realistic"], n_seeds=3
+    )
+    assert [row["seed"] for row in rows if row["pool"] == "imbalanced"] == [0, 1, 2]
