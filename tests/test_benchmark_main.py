@@ -1,11 +1,15 @@
 """The command: what is run, what is said to be left out, what is refused."""
 
 import json
+from functools import partial
 
+import numpy as np
 import pytest
 from benchmark_sets import write_small_set
 from view_files import write_views
 
+import flowalign.benchmark.__main__ as command
+from flowalign.benchmark import METHODS, UNLABELED_METHODS
 from flowalign.benchmark.__main__ import main
 
 pytest.importorskip("matplotlib")
@@ -15,7 +19,7 @@ def test_the_command(tmp_path, capsys):
     out = tmp_path / "report"
     arguments = ["--out", str(out), "--shots", "1", "--seeds", "1", "--jobs", "1"]
     main([*arguments, "--methods", "flowalign", "zero-shot"])
-    assert "2 fits, 0 failed" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("2 fits, 0 failed")
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert {(row["set"], row["method"]) for row in rows} == {
         ("emoji", "flowalign"),
@@ -75,3 +79,36 @@ def test_sets_of_one_view_are_said_to_be_left_out(tmp_path, capsys):
     main([*out, "--features", str(tmp_path), "--setting", "several-views"])
     said = capsys.readouterr().out
     assert said.startswith("--setting several-views: without plain, of one view.\n4 fits")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_options_reach_each_setting(given, tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(name, paths, out, **params):
+        seen[name] = params
+        return []
+
+    for name in ("run", "run_unlabeled", "run_open_set"):
+        monkeypatch.setattr(command, name, partial(keep, name))
+    options = ["--oracle", "--jobs", "3", "--seeds", "2", "--shots", "5"] if given else []
+    settings = ["--setting", "inductive", "realistic", "transductive", "open-set"]
+    with pytest.raises(SystemExit):  # there are no rows to report
+        main(["--out", str(tmp_path), *settings, *options])
+    draws = {"shots": [5], "n_seeds": 2, "n_jobs": 3}
+    if not given:
+        draws = {"shots": [1, 4, 16], "n_seeds": 3, "n_jobs": -1}
+    assert seen["run_open_set"] == draws
+    assert seen["run"] == {**draws, "methods": METHODS, "oracle": given}  # TabICL has to be named
+    pooled = {"settings": ["realistic", "transductive"], "methods": UNLABELED_METHODS}
+    assert seen["run_unlabeled"] == {**draws, **pooled, "oracle": given}
+
+
+def test_a_run_in_which_all_fail_ends_with_the_first_reason(tmp_path):
+    path = write_small_set(tmp_path / "set.npz", y_train=np.repeat([0, 1, 2], [5, 5, 10]))
+    with pytest.raises(SystemExit) as stop:
+        main(
+            ["--out", str(tmp_path / "out"), "--features", str(path), "--methods", "zero-shot",
+             "--jobs", "1"]
+        )  # fmt: skip
+    assert stop.value.code.startswith("All failed; the first: ValueError: ZeroShot needs a sample")
