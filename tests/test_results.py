@@ -1,11 +1,14 @@
 """The tables of the documentation, made of rows of a benchmark."""
 
+from argparse import Namespace
+
 import pytest
 import results
 from benchmark_rows import make
 from feature_files import write_feature_set
 
 from flowalign.benchmark.open_set import SCORES
+from flowalign.benchmark.pools import SETTINGS
 from flowalign.datasets import make_cross_modal
 
 
@@ -102,3 +105,18 @@ def test_what_would_fail_at_the_end_is_refused_at_the_start(folder, capsys):
         assert said in capsys.readouterr().err
     assert not (folder / "out").exists()
     assert not (folder / "results").exists()
+
+
+def test_losses_and_seconds_are_those_with_the_most_samples():
+    rows = make({"flowalign": {"a": [0.5]}}, n_shots=1) + make({"flowalign": {"a": [0.7]}})
+    _, (_, *cells) = results.accuracy_table(rows)
+    assert cells == ["50.0", "", "70.0", "", "0.30", "0.100", "0.5"]
+
+
+def test_a_setting_is_run_alone_with_all_its_draws(folder):
+    args = Namespace(shots=[1], seeds=2, jobs=1, out=folder / "out")
+    paths = list(folder.glob("sets/*/*.npz"))
+    rows = results.measured("transductive", paths, args)
+    assert {row["pool"] for row in rows} == set(SETTINGS["transductive"])
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert {row["set"] for row in rows} == {"set_0", "set_1"}
