@@ -120,3 +120,13 @@ def test_a_setting_is_run_alone_with_all_its_draws(folder):
     assert {row["pool"] for row in rows} == set(SETTINGS["transductive"])
     assert {row["seed"] for row in rows} == {0, 1}
     assert {row["set"] for row in rows} == {"set_0", "set_1"}
+
+
+def test_tables_hold_the_rows_of_their_pool_or_their_set():
+    pools = {"all test rows": 0.2, "test rows in batches": 0.4}
+    rows = [r | {"pool": p} for p, v in pools.items() for r in make({"flowalign": {"a": [v]}})]
+    body = [line for line in results.tables("transductive", "T", rows) if "flowalign" in line]
+    assert [line.split('", "')[1] for line in body] == ["20.0", "40.0"]
+    rows = make({"flowalign": {"a": [0.3], "b": [0.6]}})
+    body = [line for line in results.tables("several-views", "T", rows) if "flowalign" in line]
+    assert [line.split('", "')[1] for line in body] == ["30.0", "60.0"]
