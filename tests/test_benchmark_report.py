@@ -1,6 +1,5 @@
 """Tables, intervals and pages, on rows made by hand."""
 
-import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -10,7 +9,6 @@ from benchmark_rows import ACCURACY, make
 from scipy.stats import t
 
 from flowalign.benchmark import write_report
-from flowalign.benchmark.__main__ import main
 from flowalign.benchmark.summary import differences, summarise, wins
 
 pytest.importorskip("matplotlib")
@@ -202,33 +200,3 @@ def test_a_report_depends_on_its_rows_alone(tmp_path):
         write_report(make(), tmp_path / name)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
-
-
-def test_the_command(tmp_path, capsys):
-    out = tmp_path / "report"
-    arguments = ["--out", str(out), "--shots", "1", "--seeds", "1", "--jobs", "1"]
-    main([*arguments, "--methods", "flowalign", "zero-shot"])
-    assert "2 fits, 0 failed" in capsys.readouterr().out
-    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    assert {(row["set"], row["method"]) for row in rows} == {
-        ("emoji", "flowalign"),
-        ("emoji", "zero-shot"),
-    }
-    assert (out / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--features", "nowhere"], "no .npz file at nowhere"),
-        (["--images", "pictures"], "--images goes with --datasets"),
-        (["--datasets", "DTD"], "--datasets goes with --images"),
-        (["--shots", "0"], "shots must be at least 1, got 0"),
-        (["--seeds", "0"], "n_seeds must be at least 1, got 0"),
-        (["--methods", "magic"], "invalid choice: 'magic'"),
-    ],
-)
-def test_a_wrong_command_is_told_so(arguments, message, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["--out", str(tmp_path), *arguments])
-    assert message in capsys.readouterr().err

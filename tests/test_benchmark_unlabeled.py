@@ -1,117 +1,26 @@
-"""Settings with unlabelled rows: what pools are made of, what is judged, and what a report says."""
+"""Settings with unlabelled rows: what methods are given, what is judged, what a report says."""
 
-from dataclasses import replace
+import itertools
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from benchmark_rows import make
+from benchmark_sets import N_CLASSES, numbered, numbers
 from feature_files import write_feature_set
 from scipy.special import softmax
 from sklearn.base import BaseEstimator
 
-from flowalign import ClassEmbeddings, FlowMatchingAligner
-from flowalign.benchmark import load_feature_set, run, run_unlabeled, write_report
+from flowalign import FlowMatchingAligner
+from flowalign.benchmark import load_feature_set, run, run_unlabeled, unlabeled, write_report
 from flowalign.benchmark.__main__ import main
-from flowalign.benchmark.feature_sets import FeatureSet
 from flowalign.benchmark.open_set import held_out_classes
 from flowalign.benchmark.peers import GDA, ZeroShot
-from flowalign.benchmark.pools import (
-    BATCH,
-    POOLS,
-    SETTINGS,
-    all_test_rows,
-    batches,
-    few_classes,
-    foreign,
-    imbalanced,
-    undrawn,
-)
+from flowalign.benchmark.pools import POOLS, SETTINGS, batches
 from flowalign.benchmark.store import read_rows
 from flowalign.benchmark.unlabeled import WITHOUT
 from flowalign.datasets import make_cross_modal
-
-N_CLASSES = 6
-
-
-def numbered(n_test, n_train=5):
-    """A set whose rows are known by their first feature."""
-    y_train = np.repeat(np.arange(N_CLASSES), n_train)
-    y_test = np.arange(n_test) % N_CLASSES
-
-    def features(y, first):
-        X = np.zeros((len(y), 3), np.float32)
-        X[:, 0], X[:, 1] = first + np.arange(len(y)), 1
-        return X
-
-    table = ClassEmbeddings(range(N_CLASSES), np.eye(N_CLASSES, dtype=np.float32))
-    train, test = features(y_train, 10_000), features(y_test, 0)
-    return FeatureSet("numbered", train, y_train, test, y_test, table, "")
-
-
-def numbers(X):
-    return X[:, 0].astype(int)
-
-
-@pytest.mark.parametrize("name", POOLS)
-def test_judged_rows_have_their_labels_and_places(name):
-    data = numbered(1300)
-    for seed in range(3):
-        cases = POOLS[name](data, 2, seed)
-        assert cases
-        for case in cases:
-            rows = numbers(case.X)
-            np.testing.assert_array_equal(data.y_test[rows], case.y)
-            assert len(np.unique(rows)) == len(rows) > 0
-            if case.rows is not None:
-                np.testing.assert_array_equal(case.unlabeled[case.rows], case.X)
-                assert (numbers(case.unlabeled) < 10_000).all()
-
-
-def test_undrawn_rows_are_the_training_rows_that_are_no_support_samples():
-    data = numbered(12)
-    (case,) = undrawn(data, 2, 0)
-    drawn = data.draw(2, 0)
-    assert sorted([*numbers(case.unlabeled) - 10_000, *drawn]) == list(range(30))
-    assert case.rows is None
-    np.testing.assert_array_equal(case.X, data.X_test)
-    assert undrawn(data, 5, 0) == []
-
-
-def test_batches_are_apart_and_at_most_four():
-    for n, sizes in [(100, [100]), (BATCH + 5, [BATCH]), (1300, [BATCH] * 4)]:
-        found = batches(numbered(n), 1, 0)
-        assert [len(case.unlabeled) for case in found] == sizes
-        rows = np.concatenate([numbers(case.X) for case in found])
-        assert len(np.unique(rows)) == len(rows)
-    one, other = (batches(numbered(1300), 1, seed)[0] for seed in (0, 1))
-    assert set(numbers(one.X)) != set(numbers(other.X))
-
-
-def test_some_classes_are_frequent_and_some_rare_in_imbalanced_pools():
-    """Even shares are a sixth, and draws without weights stay within .12 and .21."""
-    pools = [imbalanced(numbered(1200), 1, seed)[0].y for seed in range(40)]
-    shares = np.array([np.bincount(y, minlength=N_CLASSES) / 400 for y in pools])
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-    assert shares.max(axis=1).mean() > 2 / 6
-    assert shares.min(axis=1).mean() < 1 / 18
-    assert set(shares.argmax(axis=1)) == set(range(N_CLASSES))
-
-
-def test_of_few_classes_all_rows_are_there_and_no_others():
-    found = [few_classes(numbered(60), 1, seed)[0] for seed in range(6)]
-    assert all(np.bincount(case.y, minlength=6).tolist().count(10) == 2 for case in found)
-    assert all(len(case.y) == 20 for case in found)
-    assert len({tuple(np.unique(case.y)) for case in found}) > 1
-
-
-def test_foreign_rows_are_in_the_pool_and_are_not_judged():
-    (case,) = foreign(numbered(60), 1, 3)
-    absent = held_out_classes(N_CLASSES, 3)
-    np.testing.assert_array_equal(case.absent, absent)
-    assert len(case.unlabeled) == 60
-    assert len(case.y) == 30
-    assert not np.isin(case.y, absent).any()
 
 
 class Recording(BaseEstimator):
@@ -144,13 +53,15 @@ class Transductive(Recording):
         raise AssertionError("no answer for new rows")
 
 
+def written(data, path, **changes):
+    arrays = {name: getattr(data, name) for name in ("X_train", "y_train", "X_test", "y_test")}
+    np.savez(path, **arrays | {"class_embeddings": data.class_embeddings.vectors} | changes)
+    return path
+
+
 @pytest.fixture
 def path(tmp_path):
-    data = numbered(300)
-    table = data.class_embeddings
-    arrays = {name: getattr(data, name) for name in ("X_train", "y_train", "X_test", "y_test")}
-    np.savez(tmp_path / "one.npz", **arrays, class_embeddings=table.vectors)
-    return tmp_path / "one.npz"
+    return written(numbered(300), tmp_path / "one.npz")
 
 
 def small_run(paths, out, **params):
@@ -237,12 +148,6 @@ def test_an_unknown_setting_is_refused(path, tmp_path):
         small_run([path], tmp_path, settings=["transductiv"])
 
 
-def test_a_set_without_known_rows_has_no_foreign_pool():
-    data = numbered(30)
-    absent = held_out_classes(N_CLASSES, 0)
-    assert foreign(replace(data, y_test=np.full(30, absent[0])), 1, 0) == []
-
-
 def of_pool(pool, rows):
     return [row | {"pool": pool} for row in rows]
 
@@ -287,6 +192,94 @@ def test_the_command(path, tmp_path, capsys):
     assert "--methods: none of TaskRes is for --setting transductive" in capsys.readouterr().err
 
 
-def test_of_all_test_rows_none_is_left_out():
-    (case,) = all_test_rows(numbered(50), 1, 0)
-    assert numbers(case.X).tolist() == list(range(50))
+def test_samples_of_foreign_classes_do_not_count(path, tmp_path):
+    rows = small_run([path], tmp_path / "out", methods={"z": ZeroShot()}, settings=["realistic"])
+    n_samples = {row["pool"]: row["n_samples"] for row in rows}
+    assert n_samples == {
+        "imbalanced": 2 * N_CLASSES,
+        "a third of the classes": 2 * N_CLASSES,
+        "half of the classes foreign": N_CLASSES,
+    }
+
+
+def halves(y_test, folder):
+    """Held-out halves of all draws, and of those that are run where all samples are drawn."""
+    folder.mkdir()
+    path = written(numbered(len(y_test)), folder / "few.npz", y_test=y_test)
+    given = {"methods": {"z": ZeroShot()}, "shots": [5], "settings": ["realistic"], "n_seeds": 30}
+    rows = small_run([path], folder, **given)
+    every = [tuple(held_out_classes(N_CLASSES, seed)) for seed in range(30)]
+    run_of = [row["seed"] for row in rows if row["pool"] == "half of the classes foreign"]
+    return set(every), [every[seed] for seed in run_of]
+
+
+def test_each_half_of_the_classes_is_held_out_once(tmp_path):
+    every, found = halves(np.arange(30) % N_CLASSES, tmp_path / "sets")
+    assert len(found) == len(every) < 30
+    assert set(found) == every
+
+
+@pytest.mark.parametrize("known_at_first", [True, False])
+def test_draws_that_hold_out_others_are_run_though_the_same_rows_are_judged(
+    known_at_first, tmp_path
+):
+    """Test rows of a single class: they are judged wherever it is known, whatever is not."""
+    held_out = held_out_classes(N_CLASSES, 0)
+    known = np.setdiff1d(np.arange(N_CLASSES), held_out)
+    code = (known if known_at_first else held_out)[0]
+    every, found = halves(np.full(30, code), tmp_path / "sets")
+    expected = {half for half in every if code not in half}
+    assert len(found) == len(expected) > 1
+    assert set(found) == expected
+
+
+class Seeded(Recording):
+    """Says which of its pools it was fitted to last, and with which seed."""
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    @property
+    def n_steps_(self):
+        return numbers(self.pool)[:3].tolist()
+
+    @property
+    def stop_time_(self):
+        return self.random_state
+
+
+def test_of_several_batches_seconds_are_means_and_choices_the_last(tmp_path, monkeypatch):
+    ticks = itertools.accumulate(itertools.cycle([1, 2, 3]))  # from start to fit 2, to answer 3
+    monkeypatch.setattr(unlabeled, "time", SimpleNamespace(perf_counter=ticks.__next__))
+    path = written(numbered(600), tmp_path / "set.npz")
+    rows = small_run([path], tmp_path, methods={"m": Seeded()}, settings=["transductive"],
+                     n_seeds=2)  # fmt: skip
+    for row in rows:
+        assert (row["fit_seconds"], row["predict_seconds"]) == (2, 3)
+        if row["pool"] == "test rows in batches":
+            *_, last = batches(load_feature_set(path), 2, row["seed"])
+            seen = {"n_steps_": numbers(last.X)[:3].tolist(), "stop_time_": row["seed"]}
+            assert row["choices"] == seen
+    assert len(rows) == 4
+
+
+def test_pools_that_lie_elsewhere_are_no_reason_for_a_warning(tmp_path):
+    """Few of the classes are asked for on purpose."""
+    made = make_cross_modal(4, n_train=6, n_test=40, n_features=16, random_state=1)
+    far = np.full_like(made.X_test, 3)
+    path = write_feature_set(tmp_path / "set.npz", made, X_test=made.X_test / 10 + far)
+    data = load_feature_set(path)
+    X, y = data.X_train, data.y_train
+    with pytest.warns(UserWarning, match="The rows of X_unlabeled lie elsewhere"):
+        FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=data.X_test)
+    methods = {"flowalign": FlowMatchingAligner()}
+    rows = small_run([path], tmp_path, methods=methods, shots=[5], settings=["transductive"])
+    assert [row.get("error") for row in rows] == [None, None]
+
+
+def test_pools_of_other_rows_are_run_though_their_labels_are_the_same(tmp_path):
+    path = written(numbered(30), tmp_path / "set.npz", y_test=np.zeros(30, int))
+    rows = small_run(
+        [path], tmp_path, methods={"z": ZeroShot()}, shots=[5], settings=["realistic"], n_seeds=3
+    )
+    assert [row["seed"] for row in rows if row["pool"] == "imbalanced"] == [0, 1, 2]

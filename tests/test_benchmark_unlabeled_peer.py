@@ -123,11 +123,12 @@ def test_held_out_rows_join_the_pool_while_settings_are_chosen(data, monkeypatch
     assert choice == [(264, 12, gamma) for gamma in grid for _ in range(2)]
     assert last == (264, 24, model.settings_["gamma"])
     seen.clear()
-    model = fitted(TransCLIP(), data, X_val=data.X_test[:50], y_val=data.y_test[:50])
+    pool = data.X_test[20:]  # 20 rows of 50 are new
+    model = fitted(TransCLIP(), data, pool, X_val=data.X_test[:50], y_val=data.y_test[:50])
     assert model.chosen_on_ == "validation data"
     *choice, last = seen
-    assert choice == [(314, 24, gamma) for gamma in grid]
-    assert last == (264, 24, model.settings_["gamma"])
+    assert choice == [(264, 24, gamma) for gamma in grid]
+    assert last == (244, 24, model.settings_["gamma"])
 
 
 class Echo(TransductivePeer):
@@ -153,7 +154,9 @@ def test_rows_that_join_the_pool_get_their_own_answers(data):
     E = np.stack([data.class_embeddings.to_dict()[name] for name in model.classes_])
     folds = model._cross_fit(data.X_train, codes, E)
     assert len(folds) == 4
-    for score, rows, _ in [*folds, (model._scores, data.X_test[3:7], None)]:
+    new = np.random.default_rng(0).standard_normal((2, 24)).astype(np.float32)
+    new = np.concatenate([data.X_test[7:3:-1], new, data.X_test[:2]])  # some are in the pool
+    for score, rows, _ in [*folds, (model._scores, new, None)]:
         np.testing.assert_allclose(score(rows, factor=1.0), rows @ text.T, atol=1e-6)
 
 
@@ -173,3 +176,16 @@ def test_an_oracle_chooses_the_best_on_test(peer, data):
         hits[value] = (labels == y_val).sum()
     assert hits[oracle.settings_[parameter]] == max(hits.values())
     assert len(set(hits.values())) > 1
+
+
+@pytest.mark.parametrize("peer", [EMDirichlet(), TransCLIP()])
+def test_an_oracle_about_the_pool_is_the_best_that_there_is(peer, data):
+    """Rows of the pool are judged where they are, not beside a copy of them."""
+    rng = np.random.default_rng(1)
+    noisy = data.X_test + rng.normal(0, 0.5, data.X_test.shape).astype(np.float32)
+    oracle = fitted(peer, data, noisy, X_val=noisy, y_val=data.y_test)
+    ((parameter, grid),) = peer.candidates.items()
+    every = [fitted(clone(peer).set_params(**{parameter: value}), data, noisy) for value in grid]
+    hits = [(model.transduction_ == data.y_test).sum() for model in every]
+    assert len(set(hits)) > 1
+    assert (oracle.transduction_ == data.y_test).sum() == max(hits)

@@ -5,11 +5,15 @@ import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
 import flowalign
 from flowalign import FlowMatchingAligner
+from flowalign.benchmark.peer import Peer
+from flowalign.benchmark.runner import EXTRA_METHODS, METHODS
+from flowalign.benchmark.unlabeled_peers import UNLABELED
 
 PACKAGES = [flowalign.__name__] + [
     f"{flowalign.__name__}.{m.name}" for m in pkgutil.iter_modules(flowalign.__path__) if m.ispkg
@@ -61,3 +65,25 @@ def test_every_parameter_of_the_aligner_has_a_documented_default():
     signature = inspect.signature(FlowMatchingAligner).parameters
     expected = set(signature) - {"class_embeddings"}  # whose None is explained in words
     assert set(documented(inspect.getdoc(FlowMatchingAligner))) == expected
+
+
+PEERS = {
+    name: type(peer)
+    for name, peer in {**METHODS, **EXTRA_METHODS, **UNLABELED}.items()
+    if isinstance(peer, Peer)
+}
+
+
+@pytest.mark.parametrize("name", [n for n, peer in PEERS.items() if vars(peer).get("usual")])
+def test_documented_values_for_a_single_sample(name):
+    text = " ".join(inspect.getdoc(PEERS[name]).split())
+    found = re.findall(r"single sample a class: (\d[\d.,]*(?: and \d[\d.,]*)*)", text)
+    values = [float(v.rstrip(".,").replace(",", "")) for part in found for v in part.split(" and ")]
+    assert values == list(PEERS[name].usual.values())
+
+
+def test_every_peer_is_in_the_reference():
+    text = (Path(__file__).parents[1] / "docs" / "api.rst").read_text()
+    for peer in PEERS.values():
+        module = peer.__module__.removeprefix("flowalign.benchmark.")
+        assert f"\n   {module}.{peer.__name__}\n" in text

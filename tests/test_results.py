@@ -1,11 +1,14 @@
 """The tables of the documentation, made of rows of a benchmark."""
 
+from argparse import Namespace
+
 import pytest
 import results
 from benchmark_rows import make
 from feature_files import write_feature_set
 
 from flowalign.benchmark.open_set import SCORES
+from flowalign.benchmark.pools import SETTINGS
 from flowalign.datasets import make_cross_modal
 
 
@@ -57,6 +60,7 @@ def test_one_command_writes_all_tables(folder, capsys):
     assert ".. csv-table:: First group\n" in text
     assert '   "**flowalign**", "' in text
     assert "minutes of fits and predictions; commit " in text
+    assert results.COLUMNS in text
     text = (folder / "results" / "transductive.rst").read_text()
     assert ".. csv-table:: Second group, test rows in batches\n" in text
     assert '"known rows refused"' in (folder / "results" / "open-set.rst").read_text()
@@ -77,3 +81,52 @@ def test_means_in_readme_are_those_of_the_rows(folder):
     assert lines[2:6] == [
         "|  | one group, 4 |", "| --- | ---: |", "| **flowalign** | **55.0** |", "| peer | 70.0 |",
     ]  # fmt: skip
+
+
+def test_a_method_that_failed_comes_last_in_the_short_table():
+    rows = make({"flowalign": {"a": [0.5]}, "bad": {"a": [0.9]}, "good": {"a": [0.7]}})
+    failed = [row for row in rows if row["method"] == "bad"]
+    for row in failed:
+        row["error"] = "ValueError: no"
+    weak = make({"weak": {"a": [0.2]}})
+    _, *body = results.means({"group": [*rows, *weak]})
+    assert [line[0] for line in body] == ["flowalign", "good", "weak", "bad"]
+
+
+def test_what_would_fail_at_the_end_is_refused_at_the_start(folder, capsys):
+    (folder / "README.md").write_text("no marks\n")
+    for sets, said in [
+        (folder / "sets" / "first_group", "no folder with .npz files"),
+        (folder / "sets", "README.md lacks a line <!-- results --> or <!-- end of results -->"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            results.main([str(sets), "--out", str(folder / "out")])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    assert not (folder / "results").exists()
+
+
+def test_losses_and_seconds_are_those_with_the_most_samples():
+    rows = make({"flowalign": {"a": [0.5]}}, n_shots=1) + make({"flowalign": {"a": [0.7]}})
+    _, (_, *cells) = results.accuracy_table(rows)
+    assert cells == ["50.0", "", "70.0", "", "0.30", "0.100", "0.5"]
+
+
+def test_a_setting_is_run_alone_with_all_its_draws(folder):
+    args = Namespace(shots=[1], seeds=2, jobs=1, out=folder / "out")
+    paths = list(folder.glob("sets/*/*.npz"))
+    rows = results.measured("transductive", paths, args)
+    assert {row["pool"] for row in rows} == set(SETTINGS["transductive"])
+    assert {row["seed"] for row in rows} == {0, 1}
+    assert {row["set"] for row in rows} == {"set_0", "set_1"}
+
+
+def test_tables_hold_the_rows_of_their_pool_or_their_set():
+    pools = {"all test rows": 0.2, "test rows in batches": 0.4}
+    rows = [r | {"pool": p} for p, v in pools.items() for r in make({"flowalign": {"a": [v]}})]
+    body = [line for line in results.tables("transductive", "T", rows) if "flowalign" in line]
+    assert [line.split('", "')[1] for line in body] == ["20.0", "40.0"]
+    rows = make({"flowalign": {"a": [0.3], "b": [0.6]}})
+    body = [line for line in results.tables("several-views", "T", rows) if "flowalign" in line]
+    assert [line.split('", "')[1] for line in body] == ["30.0", "60.0"]

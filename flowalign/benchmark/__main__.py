@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import joblib
 from sklearn.base import BaseEstimator
@@ -91,6 +92,7 @@ def main(
                 methods = _chosen(UNLABELED_METHODS, args, " and ".join(pooled), parser)
                 given = {"settings": pooled, "methods": methods, "oracle": args.oracle}
                 unlabeled = run_unlabeled(single, args.out, **given, **draws)
+                _say_left_out(unlabeled, pooled, methods, single, args.shots)
             if single and OPEN_SET in settings:
                 open_set = run_open_set(single, args.out, **draws)
             if several and VIEWS in settings:
@@ -132,10 +134,17 @@ def _check_sets(
     args: argparse.Namespace,
     parser: argparse.ArgumentParser,
 ) -> None:
-    """Refuse options that no feature set is of the kind for; say which sets they leave out."""
+    """Refuse options that nothing is there for; say which sets are left out."""
     settings = args.setting or []
-    given = [f"--setting {name}" for name in settings if name != VIEWS]
-    given += [name for name in ("--methods", "--oracle") if getattr(args, name.strip("-"))]
+    named = [f"--setting {name}" for name in settings if name != VIEWS]
+    about_methods = [name for name in ("--methods", "--oracle") if getattr(args, name.strip("-"))]
+    given = named + about_methods
+    if about_methods and settings and not {INDUCTIVE, *SETTINGS} & set(settings):
+        parser.error(
+            f"{', '.join(about_methods)}: --setting {' '.join(settings)} has methods of its own"
+        )
+    if single and settings and not named:
+        print(f"--setting {VIEWS}: without {', '.join(path.stem for path in single)}, of one view.")
     if several and given:
         options = ", ".join(given)
         if not single:
@@ -151,12 +160,34 @@ def _chosen(
     setting: str,
     parser: argparse.ArgumentParser,
 ) -> dict[str, BaseEstimator]:
-    """Return those of --methods, or all that need nothing more than flowalign does."""
+    """Return those of --methods, or all that need nothing more than flowalign does.
+
+    Say which of --methods are for other settings.
+    """
     usual = [name for name in methods if name not in EXTRA_METHODS]
     chosen = {name: methods[name] for name in args.methods or usual if name in methods}
     if not chosen:
         parser.error(f"--methods: none of {', '.join(args.methods)} is for --setting {setting}")
+    if others := [name for name in args.methods or [] if name not in methods]:
+        print(f"--setting {setting}: without {', '.join(others)}.")
     return chosen
+
+
+def _say_left_out(
+    rows: list[dict[str, Any]],
+    settings: list[str],
+    methods: dict[str, BaseEstimator],
+    sets: list[Path],
+    shots: list[int],
+) -> None:
+    """Say which sets have no such pool of unlabelled rows, and which methods no answer in it."""
+    names = [*(path.stem for path in sets), *methods]
+    for pool in (pool for setting in dict.fromkeys(settings) for pool in SETTINGS[setting]):
+        for n in dict.fromkeys(shots):
+            found = [row for row in rows if (row["pool"], row["n_shots"]) == (pool, n)]
+            there = {row[what] for row in found for what in ("set", "method")}
+            if absent := [name for name in names if name not in there]:
+                print(f"{pool}, {n} a class: without {', '.join(absent)}.")
 
 
 def _paths(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,15 +30,15 @@ class Case:
         Rows that are judged, and their codes.
     rows : ndarray of shape (k,) or None
         Where the judged rows stand in `unlabeled`; None if they are not among them.
-    absent : ndarray or None
-        Codes of classes that are left out of class embeddings and support set.
+    absent : ndarray
+        Codes of classes that are left out of class embeddings and support set; none as a rule.
     """
 
     unlabeled: NDArray[np.float32]
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     rows: NDArray[np.int64] | None = None
-    absent: NDArray[np.int64] | None = None
+    absent: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def undrawn(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
@@ -72,8 +72,7 @@ def imbalanced(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
     share = rng.dirichlet(np.full(n_classes, rng.uniform(0.3, 1)))
     weight = share[data.y_test] / np.bincount(data.y_test, minlength=n_classes)[data.y_test]
     weight /= weight.sum()
-    size = min(max(1, len(weight) // 3), int((weight > 0).sum()))
-    rows = rng.choice(len(weight), size, replace=False, p=weight)
+    rows = rng.choice(len(weight), max(1, len(weight) // 3), replace=False, p=weight)
     return [_among_test_rows(data, rows)]
 
 
@@ -85,10 +84,14 @@ def few_classes(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
 
 
 def foreign(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take all test rows, half of the classes being unknown to the method; judge the others."""
-    absent = held_out_classes(len(data.class_embeddings.classes), seed)
+    """Take all test rows, half of the classes being unknown to the method; judge the others.
+
+    There is nothing to judge where fewer than two classes are known, or no rows of these.
+    """
+    n_classes = len(data.class_embeddings.classes)
+    absent = held_out_classes(n_classes, seed)
     known = np.flatnonzero(~np.isin(data.y_test, absent))
-    if not len(known):
+    if n_classes - len(absent) < 2 or not len(known):
         return []
     return [Case(data.X_test, data.X_test[known], data.y_test[known], known, absent)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,8 @@ from flowalign.benchmark.adapters import CLIPAdapter, LPPlusPlus, TaskRes, TipAd
 from flowalign.benchmark.convex_peers import CrossModalProbe, ProKeR
 from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
-from flowalign.benchmark.peers import (
-    GDA,
-    LinearProbe,
-    NearestClassMean,
-    Peer,
-    TipAdapter,
-    ZeroShot,
-)
+from flowalign.benchmark.peer import Peer
+from flowalign.benchmark.peers import GDA, LinearProbe, NearestClassMean, TipAdapter, ZeroShot
 from flowalign.benchmark.store import Task, cells, collect
 from flowalign.benchmark.tabular import TabICL
 from flowalign.multi_view import MultiViewAligner
@@ -64,19 +58,12 @@ class Fit(Task):
     @property
     def identity(self) -> list[Any]:
         """The estimator and its parameters."""
-        kind = type(self.estimator)
-        return [
-            f"{kind.__module__}.{kind.__qualname__}",
-            joblib.hash(self.estimator.get_params()),
-            self.oracle,
-        ]
+        return [*identity(self.estimator), self.oracle]
 
     def measure(self, data: FeatureSet) -> dict[str, Any]:
         """Fit, predict and judge."""
         rows = data.draw(self.n_shots, self.seed)
-        model = clone(self.estimator)
-        if "random_state" in model.get_params():
-            model.set_params(random_state=self.seed)
+        model = seeded(self.estimator, self.seed)
         extra = {"X_val": data.X_test, "y_val": data.y_test} if self.oracle else {}
         start = time.perf_counter()
         model.fit(data.X_train[rows], data.y_train[rows], data.class_embeddings, **extra)
@@ -159,10 +146,30 @@ def _tasks(
         _, n_shots, seed, _ = cell
         if seed and all_drawn(data.y_train, n_shots):
             continue
-        for name, estimator in methods.items():
-            yield Fit(*cell, name, estimator, False)
-            if oracle and isinstance(estimator, Peer) and estimator.candidates:
-                yield Fit(*cell, f"{name}*", estimator, True)
+        for name, estimator, starred in with_oracles(methods, oracle):
+            yield Fit(*cell, name, estimator, starred)
+
+
+def with_oracles(
+    methods: dict[str, BaseEstimator], oracle: bool
+) -> Iterator[tuple[str, BaseEstimator, bool]]:
+    """Yield name, estimator and whether it is an oracle; starred ones are if any are wanted."""
+    for name, estimator in methods.items():
+        yield name, estimator, False
+        if oracle and isinstance(estimator, Peer) and estimator.candidates:
+            yield f"{name}*", estimator, True
+
+
+def identity(estimator: BaseEstimator) -> list[str]:
+    """Class and parameters of an estimator, by which a row of it is known."""
+    kind = type(estimator)
+    return [f"{kind.__module__}.{kind.__qualname__}", joblib.hash(estimator.get_params())]
+
+
+def seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
+    """Copy an estimator, not fitted, with the seed of the draw if it takes one."""
+    model = clone(estimator)
+    return model.set_params(random_state=seed) if "random_state" in model.get_params() else model
 
 
 def all_classes(

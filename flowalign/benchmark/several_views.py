@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,10 +65,7 @@ class Views(Task):
         train, test = (~np.isnan(part).all(axis=1) for part in (X, X_test))
         proba = np.full((len(X_test), data.n_classes), np.nan)
         start = time.perf_counter()
-        with warnings.catch_warnings():
-            # Codes are the labels of the table, also where the last classes have no samples.
-            warnings.filterwarnings("ignore", ".*y holds exactly the integers", UserWarning)
-            model.fit(X[train], data.y_train[rows][train])
+        model.fit(X[train], data.y_train[rows][train])
         fitted = time.perf_counter()
         if test.any():
             found = model.predict_proba(X_test[test])

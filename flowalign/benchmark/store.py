@@ -156,7 +156,10 @@ def _row(key: str, task: Task) -> dict[str, Any]:
         data = task.load()
         if data.fingerprint != task.fingerprint:
             raise RuntimeError(f"{task.path} was changed during the run")
-        return row | task.measure(data)
+        with warnings.catch_warnings():
+            # Codes are the labels of the table, also where the last classes have no samples.
+            warnings.filterwarnings("ignore", ".*y holds exactly the integers", UserWarning)
+            return row | task.measure(data)
     except Exception as error:
         return row | {"error": f"{type(error).__name__}: {error}"}
 
@@ -183,7 +186,8 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            rows.append(dict(row, key=row["key"]))
+        except (ValueError, TypeError, KeyError):
             warnings.warn(f"{path}, line {number} is damaged; its fit is run again.", stacklevel=4)
     return rows

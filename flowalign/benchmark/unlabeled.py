@@ -9,18 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import has_fit_parameter
 
 from flowalign.aligner import FlowMatchingAligner
 from flowalign.benchmark.feature_sets import FeatureSet, all_drawn
 from flowalign.benchmark.metrics import evaluate
-from flowalign.benchmark.peer import Peer
 from flowalign.benchmark.peers import ZeroShot
 from flowalign.benchmark.pools import POOLS, SETTINGS, Case
-from flowalign.benchmark.runner import all_classes, choices
+from flowalign.benchmark.runner import all_classes, choices, identity, seeded, with_oracles
 from flowalign.benchmark.store import Task, cells, collect
 from flowalign.benchmark.summary import OURS
 from flowalign.benchmark.unlabeled_peers import UNLABELED
@@ -51,9 +49,7 @@ class PoolFit(Task):
     @property
     def identity(self) -> list[Any]:
         """The pool, the estimator and its parameters."""
-        kind = type(self.estimator)
-        params = joblib.hash(self.estimator.get_params())
-        return [self.pool, f"{kind.__module__}.{kind.__qualname__}", params, self.oracle]
+        return [self.pool, *identity(self.estimator), self.oracle]
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -67,14 +63,13 @@ class PoolFit(Task):
         -------
         dict
             As of :meth:`flowalign.benchmark.runner.Fit.measure`. Seconds are means over fits;
-            `choices` are those of the last.
+            `choices` are those of the last. Samples of classes that are left out do not count.
         """
         cases = POOLS[self.pool](data, self.n_shots, self.seed)
         found = [self._fit(data, case) for case in cases]
         proba, fit_seconds, predict_seconds, models = zip(*found, strict=True)
-        rows = data.draw(self.n_shots, self.seed)
         return {
-            "n_samples": len(rows),
+            "n_samples": len(self._support(data, cases[0])),
             **evaluate(np.concatenate(proba), np.concatenate([case.y for case in cases])),
             "fit_seconds": float(np.mean(fit_seconds)),
             "predict_seconds": float(np.mean(predict_seconds)),
@@ -85,13 +80,9 @@ class PoolFit(Task):
         self, data: FeatureSet, case: Case
     ) -> tuple[NDArray[Any], float, float, BaseEstimator]:
         """Return probabilities of the judged rows, seconds of fit and prediction, and the model."""
-        rows, table = data.draw(self.n_shots, self.seed), data.class_embeddings
-        if case.absent is not None:
-            rows = rows[~np.isin(data.y_train[rows], case.absent)]
-            table = table.subset(np.setdiff1d(table.classes, case.absent))
-        model = clone(self.estimator)
-        if "random_state" in model.get_params():
-            model.set_params(random_state=self.seed)
+        rows, table = self._support(data, case), data.class_embeddings
+        table = table.subset(np.setdiff1d(table.classes, case.absent))
+        model = seeded(self.estimator, self.seed)
         extra = {"X_val": case.X, "y_val": case.y} if self.oracle else {}
         takes_them = self.method != WITHOUT and has_fit_parameter(model, "X_unlabeled")
         if takes_them:
@@ -108,6 +99,10 @@ class PoolFit(Task):
         predicted = time.perf_counter()
         proba = all_classes(proba, model.classes_, len(case.y), data.class_embeddings.classes)
         return proba, fitted - start, predicted - fitted, model
+
+    def _support(self, data: FeatureSet, case: Case) -> NDArray[np.intp]:
+        rows = data.draw(self.n_shots, self.seed)
+        return rows[~np.isin(data.y_train[rows], case.absent)]
 
 
 def run_unlabeled(
@@ -165,28 +160,26 @@ def _tasks(
     for data, cell in cells(paths, shots, n_seeds):
         _, n_shots, seed, _ = cell
         for pool, cases in _pools(data, settings, n_shots, seed):
-            for name, estimator in methods.items():
+            for name, estimator, starred in with_oracles(methods, oracle):
                 # A transductive method has no answer for rows that are not in the pool.
                 if cases[0].rows is not None or getattr(estimator, "inductive", True):
-                    yield PoolFit(*cell, name, pool, estimator, False)
-                    if oracle and isinstance(estimator, Peer) and estimator.candidates:
-                        yield PoolFit(*cell, f"{name}*", pool, estimator, True)
+                    yield PoolFit(*cell, name, pool, estimator, starred)
 
 
 def _pools(
     data: FeatureSet, settings: Sequence[str], n_shots: int, seed: int
 ) -> Iterator[tuple[str, list[Case]]]:
     """Yield the pools of a draw, but those that an earlier draw had beside the same samples."""
-    same_samples = bool(seed) and all_drawn(data.y_train, n_shots)
+    earlier = range(seed) if all_drawn(data.y_train, n_shots) else ()
     for name in (name for setting in settings for name in SETTINGS[setting]):
         cases = POOLS[name](data, n_shots, seed)
-        if same_samples:
-            first = POOLS[name](data, n_shots, 0)
-            if all(map(_same, cases, first)):
-                continue
-        if cases:
+        if cases and not any(_same(cases, POOLS[name](data, n_shots, k)) for k in earlier):
             yield name, cases
 
 
-def _same(one: Case, other: Case) -> bool:
-    return np.array_equal(one.unlabeled, other.unlabeled) and np.array_equal(one.y, other.y)
+def _same(ones: list[Case], others: list[Case]) -> bool:
+    """Whether the same is given. Then the same rows are judged, too."""
+    return len(ones) == len(others) and all(
+        np.array_equal(one.unlabeled, other.unlabeled) and np.array_equal(one.absent, other.absent)
+        for one, other in zip(ones, others, strict=True)
+    )

@@ -96,7 +96,7 @@ class TransductivePeer(UnlabeledPeer):
     """A peer whose answer is about the rows that it was fitted with, and no others.
 
     To choose a setting, the rows that are held out, or those of ``X_val``, join the pool and are
-    read there.
+    read there. Rows of ``X_val`` that are in the pool already join it no second time.
     """
 
     inductive: ClassVar[bool] = False
@@ -139,10 +139,14 @@ class TransductivePeer(UnlabeledPeer):
         return partial(self._joined, text)
 
     def _joined(self, text: NDArray[Any], X_new: NDArray[Any], **setting: float) -> NDArray[Any]:
-        rows = np.concatenate([self._rows, X_new])
-        known = np.append(self._known, np.full(len(X_new), UNKNOWN))
-        logits = self._solve(rows, known, text, self._prepare(rows), **setting)
-        return logits[len(logits) - len(X_new) :]
+        places = {row.tobytes(): k for k, row in enumerate(self._pool)}
+        at = np.array([places.get(row.tobytes(), UNKNOWN) for row in X_new])
+        new = X_new[at == UNKNOWN]
+        at[at == UNKNOWN] = len(self._pool) + np.arange(len(new))
+        rows = np.concatenate([self._rows, new])
+        known = np.append(self._known, np.full(len(new), UNKNOWN))
+        shared = self._prepare(rows) if len(new) else self._shared
+        return self._solve(rows, known, text, shared, **setting)[at]
 
     def _held_out(
         self,
