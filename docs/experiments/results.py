@@ -179,29 +179,32 @@ def main(arguments: list[str] | None = None) -> None:
     if "inductive" in args.settings and not all(mark in README.read_text() for mark in MARKS):
         parser.error(f"{README} lacks a line {' or '.join(mark.strip() for mark in MARKS)}")
     for setting in args.settings:
-        lines, inductive, seconds, n_fits = [], {}, 0.0, 0
-        for folder in folders:
-            rows = measured(setting, sorted(folder.glob("*.npz")), args)
-            if not rows:
-                continue
-            title = folder.name.replace("_", " ").capitalize()
-            lines += tables(setting, title, rows)
-            inductive[folder.name] = rows
-            n_fits += len(rows)
-            seconds += sum(
-                row.get("fit_seconds", 0) + row.get("predict_seconds", 0) for row in rows
-            )
-            for row in (row for row in rows if "error" in row):
-                print(f"{setting}: {row['method']} on {row['set']}: {row['error']}")
-        spent = f", {seconds / 60:.0f} minutes of fits and predictions" if seconds else ""
-        if not n_fits:
-            continue
-        lines += [] if setting == "open-set" else [COLUMNS, ""]
-        lines.append(f"*{n_fits} fits{spent}; {state()}.*")
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{setting}.rst").write_text("\n".join(lines) + "\n")
-        if setting == "inductive":
-            write_summary(inductive)
+        groups = {
+            folder.name: rows
+            for folder in folders
+            if (rows := measured(setting, sorted(folder.glob("*.npz")), args))
+        }
+        if groups:
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{setting}.rst").write_text("\n".join(page(setting, groups)) + "\n")
+        if groups and setting == "inductive":
+            write_summary(groups)
+
+
+def page(setting: str, groups: dict[str, list[dict]]) -> list[str]:
+    """Lines of the tables of a setting: of all sets together, then of each group."""
+    rows = [row for group in groups.values() for row in group]
+    for row in (row for row in rows if "error" in row):
+        print(f"{setting}: {row['method']} on {row['set']}: {row['error']}")
+    lines = []
+    if len(groups) > 1:
+        lines += tables(setting, f"All {len({row['set'] for row in rows})} sets", rows)
+    for name, group in groups.items():
+        lines += tables(setting, name.replace("_", " ").capitalize(), group)
+    seconds = sum(row.get("fit_seconds", 0) + row.get("predict_seconds", 0) for row in rows)
+    spent = f", {seconds / 60:.0f} minutes of fits and predictions" if seconds else ""
+    lines += [] if setting == "open-set" else [COLUMNS, ""]
+    return [*lines, f"*{len(rows)} fits{spent}; {state()}.*"]
 
 
 if __name__ == "__main__":
