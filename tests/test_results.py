@@ -14,10 +14,10 @@ from flowalign.datasets import make_cross_modal
 
 def test_a_line_for_each_method_with_means_and_wins():
     head, *body = results.accuracy_table(make(n_shots=1) + make(n_shots=4))
-    assert head == ["method", "1", "w / t / l", "4", "w / t / l", "log-loss", "ECE", "seconds"]
+    assert head == ["method", "1", "w/t/l", "4", "w/t/l", "log-loss", "ECE", "seconds"]
     lines = {name: cells for name, *cells in body}
     assert lines["flowalign"] == ["65.0", "", "65.0", "", "0.35", "0.100", "0.5"]
-    assert lines["peer <1>"][:2] == ["60.0", "1 / 1 / 0"]
+    assert lines["peer <1>"][:2] == ["60.0", "1/1/0"]
 
 
 def test_a_method_without_an_answer_has_none_in_the_table():

@@ -31,7 +31,7 @@ README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results"
 MARKS = "<!-- results -->\n", "<!-- end of results -->\n"
 COLUMNS = (
-    "Below a number of samples a class stands the mean accuracy over sets, in percent; w / t / l "
+    "Below a number of samples a class stands the mean accuracy over sets, in percent; w/t/l "
     f"are sets on which {OURS} is better, level within half a point, and worse. Log-loss, ECE and "
     "seconds of a fit are those with the most samples."
 )
@@ -59,7 +59,7 @@ def accuracy_table(rows: list[dict]) -> Iterator[list[str]]:
     found = summarise(rows)
     head = ["method"]
     for summary in found:
-        head += [f"{summary.n_shots}", "w / t / l"]
+        head += [f"{summary.n_shots}", "w/t/l"]
     yield [*head, "log-loss", "ECE", "seconds"]
     for method in dict.fromkeys(name for summary in found for name in summary.methods):
         cells = []
@@ -77,7 +77,7 @@ def compared(summary: Summary, method: str) -> list[str]:
     if method not in summary.methods:
         return ["-", ""]
     mean = percent(summary.mean()[summary.methods.index(method)])
-    return [mean, "" if method == OURS else " / ".join(map(str, wins(summary, method)))]
+    return [mean, "" if method == OURS else "/".join(map(str, wins(summary, method)))]
 
 
 def open_set_table(rows: list[dict]) -> Iterator[list[str]]:
