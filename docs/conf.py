@@ -25,6 +25,14 @@ html_theme = "pydata_sphinx_theme"
 html_title = "flowalign"
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 html_show_sourcelink = False
+# Pages without pages below them: the sidebar would be empty, and tables need its place.
+html_sidebars = {
+    page: []
+    for page in (
+        "quickstart", "theory", "benchmark", "results", "comparison", "claims", "performance",
+        "faq", "glossary", "contributing", "changelog",
+    )
+}  # fmt: skip
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
 autosummary_generate = True
