@@ -270,7 +270,7 @@ def test_pools_that_lie_elsewhere_are_no_reason_for_a_warning(tmp_path):
     path = write_feature_set(tmp_path / "set.npz", made, X_test=made.X_test / 10 + far)
     data = load_feature_set(path)
     X, y = data.X_train, data.y_train
-    with pytest.warns(UserWarning, match="The rows of X_unlabeled lie elsewhere"):
+    with pytest.warns(UserWarning, match="The unlabelled rows lie elsewhere"):
         FlowMatchingAligner(data.class_embeddings).fit(X, y, X_unlabeled=data.X_test)
     methods = {"flowalign": FlowMatchingAligner()}
     rows = small_run([path], tmp_path, methods=methods, shots=[5], settings=["transductive"])
