@@ -166,7 +166,7 @@ def test_every_pool_has_a_section_with_all_numbers_of_shots(tmp_path):
     titles = [line for line in text.splitlines() if line.startswith("## Unlabelled")]
     assert titles == [f"## Unlabelled, all test rows: {n} a class" for n in
                       ("1 labelled sample", "4 labelled samples")]  # fmt: skip
-    assert page.count("all at once and without labels") == 1
+    assert page.count("without labels, all at once") == 1
     assert f"| {WITHOUT} | 70.0 | 0.00 | 2.0 | +15.0 | 1 / 0 / 0 |" in text
     assert "imbalanced" not in text
     assert "TransCLIP on a, 4 shots, draw 0: ValueError: &lt;none&gt;" in page
