@@ -105,9 +105,9 @@ def warn_of_disagreement(
     if counted < COUNTED:
         worst = classes[np.argsort(agreement, kind="stable")][:3].tolist()
         warnings.warn(
-            "The rows of X_unlabeled lie elsewhere than the labelled ones and hardly count: "
-            f"class_agreement_ leaves them {counted:.0%} of their weight, and is smallest for "
-            f"{inputs.shorten(worst)}. If they are of another source, leave them out.",
+            "The unlabelled rows lie elsewhere than the labelled ones and hardly count: they keep "
+            f"{counted:.0%} of their weight, and least in {inputs.shorten(worst)}. If they come "
+            "from another source, leave them out.",
             UserWarning,
             stacklevel=5,  # whoever called fit
         )

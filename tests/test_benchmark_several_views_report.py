@@ -28,7 +28,7 @@ def test_the_section_says_losses_as_plainly_as_wins(tmp_path):
     assert (
         page.index("Several views: 4") < page.index("Sets in wh") < page.index("Several views: 16")
     )
-    assert "those that a view alone lacks count as wrong" in section
+    assert "that lack it: they count as wrong" in section
     assert "| flowalign | 60.0 | - | 1.6 |  |  | 0.40 |" in section
     beside = "| side by side | **65.0** | - | 1.4 | -5.0 [-25.5, +15.5] | 1 / 1 / 2 | 0.35 |"
     assert beside in section

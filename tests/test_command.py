@@ -1,5 +1,7 @@
 """The command: what is called, what is said of errors, and that help costs nothing."""
 
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -84,6 +86,25 @@ def test_errors_are_one_line(error, command, monkeypatch):
 
     monkeypatch.setattr(predict, "run", run)
     assert command("predict", "model") == (2, "", f"flowalign predict: error: {error}\n")
+
+
+def test_the_log_of_libraries_is_silent_below_errors(command, monkeypatch):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+
+    def run(args):
+        for name in (None, "hub"):
+            logging.getLogger(name).warning("retrying")
+            logging.getLogger(name).error("failed")
+
+    monkeypatch.setattr(predict, "run", run)
+    logging.getLogger().addHandler(handler)
+    try:
+        assert command("predict", "model") == (0, "", "")
+        logging.getLogger().warning("after")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert stream.getvalue().split() == ["failed", "failed", "after"]
 
 
 def test_an_interruption_leaves_no_traceback(command, monkeypatch):

@@ -75,7 +75,7 @@ def test_a_table_is_as_good_as_folders(command, colors, tmp_path):
         ("path,label\ngreen/green0.png,grass, dry\n", "line 2 has more cells than the first"),
         ("path,label\ngreen/green0.png,gr\udcfcn\n", "is not in UTF-8; save it as CSV UTF-8"),
         ("path,label\nno.png,a\n", "lists 1 of 1 files that are not in colors, such as no.png"),
-        ("path,label\ngreen/green0.png,a\n", "There is one class, 'a'"),
+        ("path,label\ngreen/green0.png,a\n", "There is only one class, 'a'"),
     ],
 )
 @pytest.mark.filterwarnings("default:.*they have no label:UserWarning")
@@ -119,8 +119,8 @@ def test_files_without_labels_are_those_without_labels(command, colors):
         (["colors/a/x.txt"], "neither pictures nor sounds (pictures: .jpg"),
         (["colors/a/x.png", "colors/b/x.wav"], "give --pictures or --sounds"),
         (["colors/x.png"], "has no folders; put the pictures of each class into a folder"),
-        (["colors/a/x.png"], "There is one class, 'a'"),
-        (["colors/a/x.png", "colors/b/x.txt"], "has folders without a picture"),
+        (["colors/a/x.png"], "There is only one class, 'a'"),
+        (["colors/a/x.png", "colors/b/x.txt"], "Put pictures into each of them, or remove it."),
     ],
 )
 def test_folders_that_cannot_be_meant(made, said, command, tmp_path):
@@ -174,7 +174,7 @@ def test_weights_that_are_there_are_not_ignored(command, colors, tmp_path):
     arguments = [*FIT[:-1], "local-dir:model", "--pretrained", "none"]
     status, out, errors = command(*arguments)
     assert "is untrained" in errors
-    assert "give --model local-dir:model again" in out
+    assert "give --model local-dir:model with it" in out
     (tmp_path / "model" / "weights.bin").write_text("trained")
     status, _, errors = command(*arguments)
     assert status == 2

@@ -75,6 +75,7 @@ def test_answers_stay_with_their_files(command, new):
     status, _, errors = command("predict", "m.flowalign", "new")
     assert status == 2
     assert "green1.png is unreadable" in errors
+    assert "(--skip-unreadable) leaves such items out." in errors
     status, out, errors = command("predict", "m.flowalign", "new", "--skip-unreadable")
     assert status == 0
     assert "note: 1 of 13 pictures were skipped" in errors
@@ -159,7 +160,7 @@ def test_models_that_are_none(model_file, command, new):
     for model, said in [
         ("no", "No such file"),
         (new / "noise, loud.png", "is not a safetensors file"),
-        (model_file, "names no encoder, for it was saved without one"),
+        (model_file, "was saved without an encoder"),
     ]:
         status, out, errors = command("predict", model, "new")
         assert (status, out) == (2, "")
@@ -179,12 +180,12 @@ def test_a_checkpoint_of_ones_own_is_given_again(command, new, tmp_path):
         (tmp_path / name).write_text(content)
     status, out, _ = command(*FIT, "--pretrained", "w.pt")
     assert status == 0
-    assert "It does not say where the encoder is. With it, give --pretrained w.pt again." in out
+    assert "where the encoder is; always give --pretrained w.pt with it." in out
     assert b"w.pt" not in (tmp_path / "m.flowalign").read_bytes()
     status, _, errors = command("predict", "m.flowalign", "new")
     assert status == 2
     assert "a checkpoint (--pretrained) of your own" in errors
     status, _, errors = command("predict", "m.flowalign", "new", "--pretrained", "other.pt")
     assert status == 2
-    assert "this has other weights than the encoder that m.flowalign was fitted with" in errors
+    assert "this encoder has other weights than the one that m.flowalign was fitted with" in errors
     assert command("predict", "m.flowalign", "new", "--pretrained", "copy.pt")[0] == 0

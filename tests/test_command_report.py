@@ -151,7 +151,7 @@ def test_a_limit_keeps_what_is_doubtful(monkeypatch):
     kept = to_show(made, 5)
     assert kept.tolist() == [9, 4, 11, 10, 8]
     text = page(made, "pictures", kept, label_next(made)[:0], "m")
-    assert "7 of which the model is most certain are not shown." in text
+    assert "The 7 most certain are not shown." in text
     assert "cat <small>2 of 4</small>" in text
     assert len(re.findall("<img ", text)) == 5
 

@@ -214,7 +214,7 @@ def test_the_number_of_features_is_asked_for_and_checked(files, cache):
         CallableEncoder(read_numbers, missing="nan").fit(files)
     _encoder(cache).transform(files[:2])
     for _ in range(2):  # with a cache, the function is not called again
-        with pytest.raises(ValueError, match="n_features is 5, and there are 4 features"):
+        with pytest.raises(ValueError, match="n_features is 5, but rows have 4 features"):
             _encoder(cache, n_features=5).transform(files[:2])
 
 

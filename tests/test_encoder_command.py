@@ -33,7 +33,7 @@ def test_files_of_other_endings_are_counted(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--shard", "2/2"]
-    with pytest.warns(UserWarning, match=r"3 files were passed over .*\.avif: 1, \.heic: 2"):
+    with pytest.warns(UserWarning, match=r"were passed over .*\.avif: 1, \.heic: 2"):
         main(arguments)
     assert "Share 2 of 2 of 1 pictures is empty" in capsys.readouterr().out
 

@@ -266,7 +266,7 @@ def test_functions_that_return_no_rows(function, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda e: e.encode_text(["a", " "]), "something in them"),
+        (lambda e: e.encode_text(["a", " "]), "not blank"),
         (lambda e: e.encode_text([1]), "must be strings"),
         (lambda e: e.class_embeddings([1, 2]), r"dict of label to string"),
         (lambda e: e.class_embeddings({}), r"dict of label to string"),

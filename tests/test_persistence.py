@@ -234,7 +234,7 @@ def test_what_cannot_be_saved(fitted, data, tmp_path, monkeypatch):
             flowalign.save(model, path)
     monkeypatch.setattr(allowed, "MAX_PADDED", 100)
     model = FlowMatchingAligner().fit(data.X_train, np.array(data.class_names, "<U200")[codes])
-    with pytest.raises(ValueError, match="need 7 characters"):
+    with pytest.raises(ValueError, match="need only 7 characters"):
         flowalign.save(model, path)
     assert not list(tmp_path.iterdir())
     flowalign.save(FlowMatchingAligner().fit(data.X_train, data.y_train), path)  # as wide as needed

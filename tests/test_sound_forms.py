@@ -79,7 +79,7 @@ def test_channels_are_the_shorter_side(make, samples, expected):
     "shape", [(2, 2), (2, 5), (100, 200), (200, 100), (64, 30_000), (30_000, 64), (33, 33)]
 )
 def test_shapes_that_may_be_read_in_two_ways_or_none_are_refused(shape):
-    with pytest.raises(ValueError, match=r"cannot be told apart; give one channel"):
+    with pytest.raises(ValueError, match=r"cannot be told apart .*; give one channel"):
         _read(np.zeros(shape))
 
 

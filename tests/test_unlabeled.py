@@ -143,7 +143,7 @@ def test_rows_of_elsewhere_are_warned_of(data, labelled):
     X, y, pool = data.X_train[labelled], data.y_train[labelled], data.X_train[~labelled]
     elsewhere = pool + 3 * np.random.default_rng(0).normal(size=48)
     aligner = FlowMatchingAligner(data.class_embeddings, normalize=False)
-    with pytest.warns(UserWarning, match="X_unlabeled lie elsewhere .* smallest for"):
+    with pytest.warns(UserWarning, match="unlabelled rows lie elsewhere .* least in"):
         aligner.fit(X, y, X_unlabeled=elsewhere)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

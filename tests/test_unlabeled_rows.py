@@ -233,7 +233,7 @@ def test_the_warning_names_the_classes_that_disagree_most(data, parts):
     with pytest.warns(UserWarning, match="lie elsewhere") as caught:
         aligner.fit(X, y, X_unlabeled=elsewhere)
     worst = aligner.classes_[aligner.class_agreement_.argmin()]
-    assert f"smallest for '{worst}'" in str(caught[0].message)
+    assert f"least in '{worst}'" in str(caught[0].message)
     assert caught[0].filename == __file__
 
 

@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--stress", action="store_true")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", "The rows of X_unlabeled lie elsewhere")
+    warnings.filterwarnings("ignore", "The unlabelled rows lie elsewhere")
     measure = stress if args.stress else gains
     for n_shots in args.shots:
         sets = defaultdict(list)

@@ -46,24 +46,24 @@ def main(
     parser.add_argument("--seeds", type=int, default=3, help="number of draws")
     parser.add_argument(
         "--setting", nargs="+", choices=EVERY_SETTING, metavar="SETTING",
-        help=f"what is given and asked, some of: {', '.join(EVERY_SETTING)}; by default "
-        "several-views for feature sets of several views, inductive for the others",
+        help=f"settings, one or more of: {', '.join(EVERY_SETTING)}; by default several-views for "
+        "feature sets of several views, inductive for the others",
     )  # fmt: skip
     parser.add_argument(
         "--methods", nargs="+", metavar="METHOD",
         choices=dict.fromkeys([*METHODS, *EXTRA_METHODS, *UNLABELED_METHODS]),
-        help=f"of the inductive setting some of: {', '.join(METHODS)} (all by default), "
-        f"{', '.join(EXTRA_METHODS)}; of those with unlabelled rows some of: "
+        help=f"methods; in the inductive setting: {', '.join(METHODS)} (all by default), "
+        f"{', '.join(EXTRA_METHODS)}; in the settings with unlabelled rows: "
         f"{', '.join(UNLABELED_METHODS)} (all by default)",
     )  # fmt: skip
     parser.add_argument(
-        "--oracle", action="store_true", help="also peers with settings chosen on test, starred"
+        "--oracle", action="store_true", help="add peers with settings chosen on test, starred"
     )
     parser.add_argument("--jobs", type=int, help="fits at once, all cores by default")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="of a Dask cluster that runs the fits, tcp://..., and can read --features",
+        help="tcp://... of a Dask cluster that runs the fits; its workers must read --features",
     )
     images = parser.add_argument_group(
         "pictures", "instead of --features: benchmark data sets in CoOp's layout, encoded by CLIP"
@@ -134,7 +134,7 @@ def _check_sets(
     args: argparse.Namespace,
     parser: argparse.ArgumentParser,
 ) -> None:
-    """Refuse options that nothing is there for; say which sets are left out."""
+    """Refuse options that apply to no feature set, and say which sets are left out."""
     settings = args.setting or []
     named = [f"--setting {name}" for name in settings if name != VIEWS]
     about_methods = [name for name in ("--methods", "--oracle") if getattr(args, name.strip("-"))]
@@ -160,9 +160,9 @@ def _chosen(
     setting: str,
     parser: argparse.ArgumentParser,
 ) -> dict[str, BaseEstimator]:
-    """Return those of --methods, or all that need nothing more than flowalign does.
+    """Return the methods of --methods, or by default all without further dependencies.
 
-    Say which of --methods are for other settings.
+    Say which methods of --methods are for other settings.
     """
     usual = [name for name in methods if name not in EXTRA_METHODS]
     chosen = {name: methods[name] for name in args.methods or usual if name in methods}
@@ -180,7 +180,7 @@ def _say_left_out(
     sets: list[Path],
     shots: list[int],
 ) -> None:
-    """Say which sets have no such pool of unlabelled rows, and which methods no answer in it."""
+    """Say which sets and which methods have no results for a pool of unlabelled rows."""
     names = [*(path.stem for path in sets), *methods]
     for pool in (pool for setting in dict.fromkeys(settings) for pool in SETTINGS[setting]):
         for n in dict.fromkeys(shots):

@@ -1,7 +1,7 @@
-"""Peers that are trained by gradient descent, each as its paper says unless noted.
+"""Peers that are trained by gradient descent, each as in its paper unless noted.
 
-Training sees the support features alone: what published code gains from a new random view of each
-picture in every epoch, features that were encoded once cannot give.
+Training sees the support features alone. Published code sees a new random view of each picture in
+every epoch, which features that were encoded once cannot give.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def train(
     n_epochs: int,
     seed: int = 0,
 ) -> None:
-    """Minimise the cross-entropy in batches, the rate falling to zero along a cosine.
+    """Minimise the cross-entropy in batches, with a rate that falls to zero along a cosine.
 
     ``logits`` maps the rows of a batch, (b,), to logits, (b, C).
     """
@@ -55,15 +55,14 @@ def train(
 class TipAdapterF(TipAdapter):
     """Tip-Adapter-F [1]_: the keys of the cache are trained too.
 
-    20 epochs of AdamW at 1e-3, with weight and sharpness of 1 and 5.5 while training. A sample's
-    own key is left out of its votes in training: with features that were encoded once it would be
-    the sample itself. (The published code meets a new view of each picture, and reports the best
-    epoch on test; here it is the last one.)
+    20 epochs of AdamW at 1e-3, with weight and sharpness of 1 and 5.5 while training. In training,
+    a sample gets no vote from its own key, which would be the sample itself. (The published code
+    has a new view of each picture instead. It reports the best epoch on test; here it is the last.)
 
     Parameters
     ----------
     alpha, beta : float or "auto"
-        As for :class:`~flowalign.benchmark.peers.TipAdapter`; they are chosen after training.
+        As for :class:`~flowalign.benchmark.peers.TipAdapter`, but chosen after training.
 
     References
     ----------
@@ -89,14 +88,15 @@ class TipAdapterF(TipAdapter):
 class CLIPAdapter(Peer):
     """CLIP-Adapter [1]_: a bottleneck of two layers, added to the features.
 
-    A quarter of the width, ReLU after both layers. Adam at 1e-3, 100 epochs in batches of 256,
-    which is ours: the paper's rate of 1e-5 in batches of 32 takes far longer.
+    The bottleneck has a quarter of the width, and ReLU after both layers. Training is by Adam at
+    1e-3, 100 epochs in batches of 256. This is ours: the paper's rate of 1e-5 in batches of 32
+    takes far longer.
 
     Parameters
     ----------
     ratio : float or "auto"
-        Share of the bottleneck in the new features. A single sample a class: 0.2, the published
-        code's; the paper also has 0.6, for fine-grained sets.
+        Share of the bottleneck in the new features. With a single sample a class: 0.2, as in the
+        published code; the paper also has 0.6, for fine-grained sets.
 
     References
     ----------
@@ -115,7 +115,7 @@ class CLIPAdapter(Peer):
         return PerSetting(partial(_adapter, X, codes, text))
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Adapted features: the mix of bottleneck and feature, of length 1. Shape (n, d)."""
+        """Return adapted features, (n, d): the mix of bottleneck and feature, of length 1."""
         check_is_fitted(self)
         scores: Any = self._scores
         features = validate_data(self, X, reset=False)
@@ -160,17 +160,18 @@ def _adapter_logits(
 
 
 class TaskRes(Peer):
-    """TaskRes [1]_: a residual is learned for each class embedding, added with a weight of 0.5.
+    """TaskRes [1]_: a residual is learned for each class embedding, and added with weight 0.5.
 
-    Adam at 2e-3 in batches of 256; 100 epochs up to four samples a class, 200 above. (The published
-    code begins with an epoch at 1e-5.)
+    Training is by Adam at 2e-3 in batches of 256, for 100 epochs with up to four samples a class
+    and 200 with more. (The published code begins with an epoch at 1e-5.)
 
     Parameters
     ----------
     length : float or "auto"
-        Of the class embeddings that the residual is added to: the longer, the smaller a step. A
-        single sample a class: 10, about that of CLIP's embeddings, which the published code does
-        not normalise. The choice between that and 1 is ours.
+        Length of the class embeddings that the residual is added to. The longer they are, the less
+        a step changes them. With a single sample a class: 10, about the length of CLIP's
+        embeddings, which the published code does not normalise. The choice between 10 and 1 is
+        ours.
 
     References
     ----------
@@ -207,18 +208,18 @@ def _task_residual(
 class LPPlusPlus(Peer):
     r"""LP++ [1]_: a linear probe whose logits have the text blended in, class by class.
 
-    The logits are :math:`w_c^T x + b_c + a_c\, e_c^T x` with learned weights, offsets and blends:
-    300 full gradient steps at rates from the curvature of the loss. Weights start from sums of the
-    samples and move by :math:`4 n / \lambda_{\max}(X^T X)` with a momentum of 0.9; blends move
-    every tenth step. (The published code takes the best step on validation data, here it is the
-    last; and it moves blends along the sum of all gradients so far, here along the last.)
+    The logits are :math:`w_c^T x + b_c + a_c\, e_c^T x` with learned weights, offsets and blends.
+    Training takes 300 full gradient steps at rates from the curvature of the loss. Weights start
+    from sums of the samples and move by :math:`4 n / \lambda_{\max}(X^T X)` with a momentum of 0.9.
+    Blends move every tenth step. (The published code takes the best step on validation data, here
+    it is the last. It moves blends along the sum of all gradients so far, here along the last.)
 
     Parameters
     ----------
     text : float or "auto"
-        All blends start from this times the mean similarity of samples to their text. A single
-        sample a class: 250, the published code's, which suits the low similarities of CLIP. The
-        choice between that and 25 is ours, for spaces in which they are high.
+        All blends start from `text` times the mean similarity of samples to their text. With a
+        single sample a class: 250, as in the published code, which suits the low similarities of
+        CLIP. The choice between 250 and 25 is ours, for spaces with high similarities.
 
     References
     ----------
@@ -257,5 +258,5 @@ def _blended_probe(
         weights, offsets = weights - rate * speed, offsets - rate * offset_speed
         if step % 10 == 0:
             blends = blends - blend_rate * (error * similarity).sum(axis=0)
-    # What is linear in the features is one set of weights.
+    # Weights and blended text are both linear in the features, so they are one set of weights.
     return partial(linear_logits, weights + blends[:, None] * text_embeddings, offsets)

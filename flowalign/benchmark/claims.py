@@ -1,7 +1,7 @@
-"""What the paper on Flow Matching Alignment claims, looked at on feature sets.
+"""The claims of the paper on Flow Matching Alignment, checked on feature sets.
 
-``python -m flowalign.benchmark.claims --out claims.rst`` takes the sets that come with the packages
-(emoji, digits, synthetic ones of three difficulties), ``--features FOLDER`` takes your own.
+``python -m flowalign.benchmark.claims --out claims.rst`` takes sets that need no download (emoji,
+digits, synthetic sets of three difficulties). ``--features FOLDER`` takes your own.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ EASY = 0.9  # zero-shot accuracy
 
 @dataclass(frozen=True)
 class Claim:
-    """Two measured variants; the claim is that the first is better.
+    """Two measured variants, and the claim that the first is better.
 
     Attributes
     ----------
     text : str
         The claim.
     better, worse : str
-        Names of accuracies that :func:`~flowalign.benchmark.measurements.measure` returns.
+        The keys of their accuracies in :func:`~flowalign.benchmark.measurements.measure`.
     easy_only : bool
-        Whether it is about sets on which zero-shot classification is right nine times of ten.
+        Whether the claim is about sets on which zero-shot classification is right nine times in
+        ten.
     margin : float
-        Points by which the first may be worse, where the claim is that it is no worse.
+        Points by which the first may be worse, if the claim is that it is no worse.
     """
 
     text: str
@@ -133,7 +134,7 @@ def _row(claim: Claim, cells: dict[tuple[str, int], dict[str, NDArray[Any]]]) ->
 
 
 def verdict(low: float, high: float) -> str:
-    """Say what an interval speaks for."""
+    """Return the verdict that an interval allows."""
     if np.isnan(low):
         return "too few sets"
     if low <= 0 <= high:

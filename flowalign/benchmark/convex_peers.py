@@ -1,7 +1,7 @@
 """Peers that solve one convex problem in which the text has a part.
 
-Methods that need more than a feature set holds are not here: the features before the encoder's last
-projection (ProLIP), or several prompts of each class (TIMO).
+ProLIP and TIMO are not here, since they need more than a feature set holds: the features before the
+encoder's last projection, and several prompts of each class.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 class ProKeR(Peer):
-    r"""ProKeR [1]_: kernel ridge regression of what zero-shot classification leaves.
+    r"""ProKeR [1]_: kernel ridge regression of the residuals of zero-shot classification.
 
     The scores :math:`f` minimise :math:`\sum_i |y_i - f(x_i)|^2 + \lambda |f - f_0|^2_H` over
     one-hot :math:`y`. :math:`f_0` are the cosines to the class embeddings, and :math:`H` is the
     space of the kernel :math:`k(x, x') = \exp(-\beta (1 - x^T x'))`. Then :math:`f(x) = f_0(x) +
     k(x, S) (K + \lambda I)^{-1} (Y - f_0(S))` for the support set :math:`S`. Logits are 100 times
-    the scores, as those of zero-shot classification are.
+    the scores, as for zero-shot classification.
 
     The published code has the same cosines, labels and kernel, but multiplies the second term by
-    :math:`\lambda`, which is not the minimum of the above. Where the kernel matrix is the identity,
-    its :math:`\lambda` does what :math:`1 / \lambda` does here. The candidates span its values of
-    0.01 to 10 either way. (It has 200 pairs to choose from, here there are 20.)
+    :math:`\lambda`, which does not give the minimum above. If the kernel matrix is the identity,
+    the code's :math:`\lambda` has the effect of :math:`1 / \lambda` here. The candidates span the
+    code's values of 0.01 to 10, read both ways. (The code chooses from 200 pairs, here it is 20.)
 
     Parameters
     ----------
     beta : float or "auto"
-        Sharpness of the kernel. A single sample a class: 3, the published code's.
+        Sharpness of the kernel. With a single sample a class: 3, as in the published code.
     ridge : float or "auto"
-        :math:`\lambda`; the larger, the nearer to zero-shot. A single sample a class: 20, for the
-        published code's 0.05.
+        :math:`\lambda`; the larger, the nearer to zero-shot. With a single sample a class: 20, for
+        the published code's 0.05.
 
     References
     ----------
@@ -93,20 +93,20 @@ def _kernel(A: NDArray[Any], B: NDArray[Any], beta: float) -> NDArray[Any]:
 
 
 class CrossModalProbe(Peer):
-    """Cross-modal linear probe [1]_: the class embeddings are samples of a linear classifier too.
+    """Cross-modal linear probe [1]_: class embeddings are also samples of a linear classifier.
 
-    Logistic regression of scikit-learn on the features and the text together, in which an embedding
-    counts as one sample of its class. The paper descends from the text by AdamW and stops early, on
+    Logistic regression of scikit-learn on the features and the text together. An embedding counts
+    as one sample of its class. The paper starts AdamW from the text and stops it early, on
     validation data. Here the optimum is found and its regularisation chosen, as for
-    :class:`~flowalign.benchmark.peers.LinearProbe`, which can be below zero-shot in a joint space
-    with one sample a class. (In the published code half of each batch is text, so that an embedding
-    weighs as much as all samples of its class.)
+    :class:`~flowalign.benchmark.peers.LinearProbe`. In a joint space, with one sample a class, the
+    optimum can be below zero-shot. (In the published code half of each batch is text, so that an
+    embedding weighs as much as all samples of its class.)
 
     Parameters
     ----------
     C : float or "auto"
-        Inverse strength of the regularisation. A single sample a class: 10,000, which is
-        scikit-learn's 1 if features are multiplied by 100, as the paper does.
+        Inverse strength of the regularisation. With a single sample a class: 10,000, which equals
+        scikit-learn's 1 for features that are multiplied by 100, as in the paper.
 
     References
     ----------

@@ -1,7 +1,7 @@
 """EM-Dirichlet: a mixture over zero-shot probabilities that takes in a pool of unlabelled rows.
 
-It has not been compared with the published code, nor has a figure of the paper been made again.
-Rows outside the pool have no answer.
+It has not been compared with the published code, and no figure of the paper has been reproduced.
+It has no answer for rows outside the pool.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from flowalign.benchmark.unlabeled_peer import UNKNOWN, TransductivePeer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SMALLEST_SHARE = 1e-15  # of a class in the pool
-MOST_CONCENTRATED = 1e4  # sum of a Dirichlet distribution's parameters
+SMALLEST_SHARE = 1e-15  # least share of a class in the pool
+MOST_CONCENTRATED = 1e4  # largest sum of a Dirichlet distribution's parameters
 
 
 class EMDirichlet(TransductivePeer):
     """EM-Dirichlet [1]_: a mixture of Dirichlet distributions of zero-shot probabilities.
 
     A row is the softmax of its cosines to the text, sharpened by a temperature. Each class has a
-    Dirichlet distribution of such rows. Labelled rows keep their class; those of the pool get
-    theirs by twenty rounds of expectation and maximisation, which prefer classes that are frequent
-    in the pool: the paper's complexity term.
+    Dirichlet distribution of such rows. Labelled rows keep their class. Rows of the pool get a
+    class by twenty rounds of expectation and maximisation. These prefer classes that are frequent
+    in the pool, by the paper's complexity term.
 
     Parameters
     ----------
     temperature : float or "auto"
-        Factor of the cosines. A single sample a class: 30, the paper's.
+        Factor of the cosines. With a single sample a class: 30, as in the paper.
 
     Notes
     -----
-    Parameters of the distributions are found by Newton's method, guarded by a line search, in the
-    place of the paper's majorants: both go to the only maximum. A class of a single row has none,
-    so that the sum of its parameters is bounded. The complexity term has the weight that makes it
-    expectation-maximisation, which is the number of rows of the pool. The paper's pools have 75
-    rows of few classes. A weight five times as large is better for these and much worse for pools
-    of all classes, and nothing says beforehand which it is.
+    Newton's method, guarded by a line search, finds the parameters of the distributions. The paper
+    uses majorants instead; both go to the only maximum. A class with a single row has no maximum,
+    so the sum of its parameters is bounded. The complexity term has the weight that makes the
+    rounds expectation-maximisation: the number of rows of the pool. The paper's pools have 75 rows
+    of few classes. A weight five times as large is better for such pools and much worse for pools
+    of all classes, and nothing tells beforehand which kind a pool is.
 
     References
     ----------
@@ -81,7 +81,7 @@ class EMDirichlet(TransductivePeer):
 
 
 def dirichlet(log_means: NDArray[Any], parameters: NDArray[Any], n_steps: int = 2) -> NDArray[Any]:
-    """Take steps towards the most likely parameters, (C, K), from others.
+    """Take steps from given parameters, (C, K), towards the most likely ones.
 
     ``log_means``, (C, K), are means of the logarithms of the rows of each class.
     """

@@ -1,4 +1,4 @@
-"""Feature sets: what an encoder made of a data set, in one file."""
+"""Feature sets: the features that an encoder made of a data set, in one file."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 ARRAYS = ("X_train", "y_train", "X_test", "y_test", "class_embeddings")
 VIEW = "X_train_"
-"""What names of arrays begin with in files of several views; the name of the view follows."""
+"""The beginning of names of arrays in files of several views; the name of the view follows."""
 NO_ARCHIVE = (AttributeError, ValueError, OSError, EOFError, BadZipFile, zlib.error)
-"""What numpy raises for files that are no archives of plain arrays."""
+"""The errors that numpy raises for files that are no archives of plain arrays."""
 EMOJI = Path(str(files("flowalign.datasets").joinpath("data", "emoji.npz")))
 
 
@@ -42,13 +42,13 @@ class FeatureSet:
     name : str
         The file's, without its ending.
     X_train, X_test : ndarray of shape (n, d) and (m, d)
-        float32. Of one view of several, rows that lack it are NaN.
+        Features, float32. In one view of several, rows of samples that lack the view are NaN.
     y_train, y_test : ndarray of shape (n,) and (m,)
-        Codes, rows of the class embeddings.
+        Codes, which number the rows of the class embeddings.
     class_embeddings : ClassEmbeddings
         Labels are the codes 0 to C - 1.
     fingerprint : str
-        Of the contents of the file.
+        Hash of the contents of the file.
     """
 
     name: str
@@ -60,15 +60,15 @@ class FeatureSet:
     fingerprint: str
 
     def draw(self, n_shots: int, seed: int) -> NDArray[Any]:
-        """Rows of up to ``n_shots`` training samples of each class, class after class."""
+        """Draw up to ``n_shots`` training samples of each class; return their rows."""
         return drawn_rows(self.y_train, n_shots, seed)
 
 
 def drawn_rows(y: NDArray[Any], n_shots: int, seed: int) -> NDArray[Any]:
     """Draw up to ``n_shots`` samples of each class of ``y``, (n,); return their rows.
 
-    For one seed, the draw of fewer shots is part of that of more. (:func:`few_shot` insists on
-    ``n_shots`` of each class, and draws as scikit-learn's users expect, by a ``RandomState``.)
+    For one seed, a draw of fewer shots is part of any draw of more. (:func:`few_shot` insists on
+    ``n_shots`` of each class, and draws by a ``RandomState``, as users of scikit-learn expect.)
     """
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(y == c))[:n_shots] for c in np.unique(y)]
@@ -76,7 +76,7 @@ def drawn_rows(y: NDArray[Any], n_shots: int, seed: int) -> NDArray[Any]:
 
 
 def all_drawn(y: NDArray[Any], n_shots: int) -> bool:
-    """Whether a draw of ``n_shots`` takes all samples of ``y``, (n,), so that all draws are one."""
+    """Whether a draw of ``n_shots`` takes all samples of ``y``, (n,): then all draws are equal."""
     return bool(np.bincount(y).max() <= n_shots)
 
 
@@ -88,7 +88,7 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     path : str or path
         An .npz file with these arrays, none of them pickled: ``X_train`` (n, d) and ``X_test``
         (m, d), features of any type of number; ``y_train`` (n,) and ``y_test`` (m,), integer codes
-        of the classes, 0 to C - 1; ``class_embeddings`` (C, e), one row per code. Others are
+        of the classes, 0 to C - 1; ``class_embeddings`` (C, e), one row per code. Other arrays are
         ignored.
 
     Returns
@@ -98,13 +98,13 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
     Raises
     ------
     ValueError
-        If the file is not of that form; the message says where. A file of several views is not:
+        If the file does not have this form; the message says where. For a file of several views,
         see :func:`load_view_set`.
 
     Warns
     -----
     UserWarning
-        If the class embeddings may stand in the columns of their array, not in its rows.
+        If the class embeddings may be the columns of their array instead of the rows.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def load_feature_set(path: str | os.PathLike[str]) -> FeatureSet:
 
 @lru_cache(maxsize=2)
 def _load(path: Path, mtime_ns: int, size: int) -> FeatureSet:
-    """Read a file, once for each state of it."""
+    """Read a file, again only if it has changed."""
     names, arrays, fingerprint = read_arrays(path, ARRAYS.__contains__)
     if views := [name for name in names if name.startswith(VIEW)]:
         raise ValueError(
@@ -158,7 +158,7 @@ def checked_set(
     names: Sequence[str] = ("X_train", "X_test", "class_embeddings"),
     gaps: bool = False,
 ) -> FeatureSet:
-    """Make a set of arrays, three of which have these names; of one view, rows may be NaN."""
+    """Make a feature set of arrays, with these names of three. With `gaps`, rows may be NaN."""
     X_train, X_test = (_matrix(path, arrays, name, gaps=gaps) for name in names[:2])
     embeddings = _matrix(path, arrays, names[2])
     if X_train.shape[1] != X_test.shape[1]:
@@ -209,9 +209,8 @@ def _check_rows(
 ) -> None:
     """Make sure that every code has a row, and that rows, not columns, are the embeddings.
 
-    There may be more rows than codes: classes without samples are classes too. So a transposed
-    array is seen by its shape alone. Columns as many as the codes mean that, and rows as long as
-    the features are wide.
+    There may be more rows than codes, since classes may have no samples. So only the shape tells a
+    transposed array: it has as many columns as there are codes, or as many rows as features.
     """
     n_rows, n_columns = embeddings.shape
     n_codes, last = len(np.unique(codes)), int(codes.max())
@@ -230,14 +229,14 @@ def _check_rows(
 def encode_split(
     root: str | os.PathLike[str], name: str, encoder: Encoder, path: str | os.PathLike[str]
 ) -> Path:
-    """Encode a benchmark data set into a feature set; one that is there already is taken.
+    """Encode a benchmark data set into a feature set, unless the file exists already.
 
     Parameters
     ----------
     root, name
         As for :func:`flowalign.datasets.load_split`.
     encoder : Encoder
-        One with text.
+        An encoder of pictures and text.
     path : str or path
         The file to write.
 
@@ -248,7 +247,7 @@ def encode_split(
     Raises
     ------
     ValueError
-        If the file is there, made by another encoder.
+        If the file exists and was made by another encoder.
     """
     path = expanded(path)
     made_by = described(encoder)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-FEWEST = 20  # samples behind a point of a calibration curve
+FEWEST = 20  # samples that a point of a calibration curve needs
 STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -25,12 +25,12 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.3,
     "font.size": 9,
     "svg.fonttype": "none",
-    "svg.hashsalt": "flowalign",  # the same picture of the same rows
+    "svg.hashsalt": "flowalign",  # so that the same rows give the same file
 }
 
 
 def _look(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """One colour and marker for each method in all pictures; ours shares its colour with none."""
+    """Return one colour and marker for each method; no other method has the colour of ours."""
     others = [method for method in methods if method != OURS]
     colors = {m: COLORS[1 + k % (len(COLORS) - 1)] for k, m in enumerate(others)}
     return {
@@ -55,14 +55,14 @@ def _methods(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _value(summary: Summary, values: NDArray[Any], method: str) -> Any:
-    """Value of a method, nan if it was not run with this number of shots."""
+    """Return the value of a method, nan if it was not run with this number of shots."""
     known = method in summary.methods
     return values[summary.methods.index(method)] if known else np.nan
 
 
 def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     columns = min(n, columns)
-    width = max(width, 5.5 / columns)  # of a single picture too, so that a legend fits below
+    width = max(width, 5.5 / columns)  # so that a legend fits below, even of a single picture
     rows = -(-n // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
@@ -74,7 +74,7 @@ def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, li
 
 
 def paired_differences(summaries: Sequence[Summary]) -> Figure:
-    """How far ours is above each other method, in points, with 95 % intervals."""
+    """Points by which ours is above each other method, with 95 % intervals."""
     others = [m for m in _methods(summaries) if m != OURS]
     figure, axes = _grid(len(summaries), 3, 3.6, 0.6 + 0.27 * len(others))
     for ax, summary in zip(axes, summaries, strict=True):
@@ -131,16 +131,16 @@ def accuracy_against_shots(summaries: Sequence[Summary]) -> Figure:
 
 
 def calibration(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Accuracy against confidence of each method, samples of all sets and draws together.
+    """Accuracy against confidence for each method, over the samples of all sets and draws.
 
-    Tenths of confidence that fewer than twenty samples fall into have no point.
+    A tenth of confidence with fewer than twenty samples has no point.
     """
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_oracle(m)]
     shots = sorted({row["n_shots"] for row in rows})
     bins: dict[tuple[str, int, int], list[tuple[int, float, float]]] = defaultdict(list)
     for row in rows:
         for count, confidence, share in row.get("calibration", []):
-            # Bins of the rows are finer than the points of the picture.
+            # The bins in the rows are finer than the points of the picture.
             place = min(int(confidence * 10), 9)
             bins[row["method"], row["n_shots"], place].append((count, confidence, share))
     figure, axes = _grid(len(methods), 4, 2.4, 2.3)

@@ -1,8 +1,8 @@
 """TransCLIP and StatA: mixtures of Gaussians that take in a pool of unlabelled rows as a whole.
 
-Each minimises its paper's objective; what is ours is noted. Neither has been compared with the
-published code, nor has a figure of the papers been made again, which takes their features. Rows
-outside the pool have no answer.
+Each minimises its paper's objective, and notes what is ours. Neither has been compared with the
+published code. No figure of the papers has been reproduced, since their features are not at hand.
+Neither has an answer for rows outside the pool.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ N_NEIGHBORS = 3
 
 
 def neighbors(rows: NDArray[Any], n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
-    """Cosines of unit rows, (N, d), to their nearest others: a sparse matrix, (N, N), of N > 1.
+    """Return cosines of unit rows, (N, d), N > 1, to their nearest others: sparse, (N, N).
 
-    It is made symmetric by the mean with its transpose; negative cosines count as zero.
+    The matrix is the mean of itself and its transpose, so it is symmetric. Negative cosines count
+    as zero.
     """
     n, k = len(rows), min(n_neighbors, len(rows) - 1)
     nearest = np.empty((n, k), dtype=np.intp)
@@ -53,18 +54,18 @@ class Gaussians(NamedTuple):
     variances: NDArray[Any]
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Logarithms of the densities, (n, C), but for a constant."""
+        """Return logarithms of the densities, (n, C), up to a constant."""
         precision = (1 / self.variances).astype(rows.dtype)
         weights = (self.means * precision).astype(rows.dtype)
         offsets = (self.means * weights).sum(axis=1) + np.log(self.variances).sum(axis=1)
         return rows @ weights.T - (np.square(rows) @ precision.T + offsets) / 2
 
 
-SMALLEST_VARIANCE = 1e-6  # of a feature that is the same in all rows
+SMALLEST_VARIANCE = 1e-6  # for a feature that is equal in all rows
 
 
 class GaussianPeer(TransductivePeer):
-    """What TransCLIP and StatA share: how the classes of rows follow from Gaussians, and back."""
+    """Base of TransCLIP and StatA: assigns rows to Gaussians, and fits Gaussians to these rows."""
 
     text_weight: ClassVar[float]
     n_rounds: ClassVar[int] = 10
@@ -82,7 +83,7 @@ class GaussianPeer(TransductivePeer):
         text: NDArray[Any],
         **setting: float,
     ) -> Callable[[NDArray[Any]], Gaussians]:
-        """Return what makes Gaussians of classes, (N, C). Those that are given are the first."""
+        """Return a function from classes, (N, C), to Gaussians; `classes` are the first ones."""
 
     def _solve(
         self,
@@ -107,7 +108,7 @@ class GaussianPeer(TransductivePeer):
 
 
 def shared_spread(rows: NDArray[Any], weights: NDArray[Any], classes: NDArray[Any]) -> Gaussians:
-    """Gaussians with one diagonal in common, of rows with weights, (N,), and classes, (N, C)."""
+    """Fit Gaussians with a common diagonal to rows with weights, (N,), and classes, (N, C)."""
     shares = weights[:, None] * classes
     masses = shares.sum(axis=0)
     means = shares.T.astype(rows.dtype) @ rows / masses[:, None]
@@ -119,7 +120,7 @@ def shared_spread(rows: NDArray[Any], weights: NDArray[Any], classes: NDArray[An
 def anchored(
     rows: NDArray[Any], alpha: float, anchors: Gaussians, classes: NDArray[Any]
 ) -> Gaussians:
-    """Gaussians of rows with classes, (N, C), each with ``alpha`` rows of its anchor beside."""
+    """Fit Gaussians to rows with classes, (N, C); each anchor counts as ``alpha`` more rows."""
     totals = classes.sum(axis=0)[:, None] + alpha
     sums = classes.T.astype(rows.dtype) @ rows + alpha * anchors.means
     means = (sums / totals).astype(rows.dtype)
@@ -129,31 +130,32 @@ def anchored(
 
 
 def spread(rows: NDArray[Any], shares: NDArray[Any], means: NDArray[Any]) -> NDArray[Any]:
-    """Sum of squared deviations from each mean, (C, d), of rows weighted by shares, (N, C)."""
+    """Return sums, (C, d), of squared deviations from each mean, weighted by shares, (N, C)."""
     shares = shares.astype(rows.dtype)
     sums, squares = shares.T @ rows, shares.T @ np.square(rows)
     return squares - 2 * means * sums + np.square(means) * shares.sum(axis=0)[:, None]
 
 
 class TransCLIP(GaussianPeer):
-    """TransCLIP [1]_, its form for few shots: a Gaussian mixture that neighbours and text hold.
+    """TransCLIP [1]_, its form for few shots: a Gaussian mixture with neighbours and text.
 
-    Rows of the pool get their classes, z, and the classes their means and one diagonal covariance,
-    by minimising the negative log-likelihood of the rows, of which labelled ones have the weight
-    ``gamma`` in all and the pool 1, minus the agreement of z between each row and its 3 nearest
-    neighbours, weighted by their cosine, plus the divergence of z from zero-shot classification, of
-    which the text has the weight 0.5. Ten rounds of five steps in z and one in the Gaussians.
+    The rows of the pool get classes z, and the classes get means and one diagonal covariance. They
+    minimise a sum of three terms: the negative log-likelihood of the rows, in which labelled rows
+    have the weight ``gamma`` in all and the pool 1; minus the agreement of z between each row and
+    its 3 nearest neighbours, weighted by their cosine; and the divergence of z from zero-shot
+    classification, in which the text has the weight 0.5. Ten rounds have five steps in z and one in
+    the Gaussians each.
 
     Parameters
     ----------
     gamma : float or "auto"
-        Weight of all labelled rows beside all of the pool. A single sample a class: 0.02.
+        Weight of all labelled rows, where the whole pool has 1. With a single sample a class: 0.02.
 
     Notes
     -----
-    The paper chooses `gamma` on validation data. Ours are the symmetric form of the neighbours'
-    affinity, which leaves out a row itself, and the start: Gaussians of the labelled rows and of
-    the pool's zero-shot classes.
+    The paper chooses `gamma` on validation data. Two things are ours: the neighbours' affinity is
+    symmetric and leaves out the row itself, and the first Gaussians are those of the labelled rows
+    and of the pool's zero-shot classes.
 
     References
     ----------
@@ -195,23 +197,23 @@ class TransCLIP(GaussianPeer):
 
 
 class StatA(GaussianPeer):
-    """StatA [1]_: a Gaussian mixture whose classes are drawn to anchors that the text gives.
+    """StatA [1]_: a Gaussian mixture whose classes are pulled to anchors at their text.
 
-    The anchor of a class is a Gaussian about its text, with the spread of the labelled rows of the
-    class and of those that zero-shot classification gives to it. The divergence of each class's
-    Gaussian from its anchor is added with a weight to what TransCLIP minimises, and each class has
-    a covariance of its own. So the anchor counts as that many rows of its class: a class without
-    rows in the pool stays near its text.
+    The anchor of a class is a Gaussian about its text. Its spread is that of the labelled rows of
+    the class and of the rows that zero-shot classification gives to the class. Each class has a
+    covariance of its own. The objective of TransCLIP gets one more term: the divergence of each
+    class's Gaussian from its anchor, times a weight. So the anchor counts as that many rows of its
+    class, and a class without rows in the pool stays near its text.
 
     Parameters
     ----------
     alpha : float
-        Weight of the anchors; the paper's is 1.
+        Weight of the anchors; 1 in the paper.
 
     Notes
     -----
-    The paper is about no labels. Ours is how labelled rows enter: they count like rows of the pool
-    whose class is certain. There is nothing to choose; the weight of the text is 1 too.
+    The paper has no labelled rows. Their part is ours: they count like rows of the pool whose class
+    is certain. There is nothing to choose. The weight of the text is 1 too.
 
     References
     ----------

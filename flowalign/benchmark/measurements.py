@@ -1,4 +1,4 @@
-"""Variants of the method, of which the paper's claims are, and their accuracies on feature sets."""
+"""Accuracies of the variants of the method that the paper's claims compare."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOTS = (1, 4, 16)
-STOP = 5  # steps of 0.1, where stops are held fixed
-REPEATS = 10  # pairings of each sample in a coupling that changes from visit to visit
+STOP = 5  # steps of 0.1, for variants with a fixed stop
+REPEATS = 10  # partners of each sample in a coupling that changes from visit to visit
 
 
 def shipped() -> list[FeatureSet]:
     """Feature sets that need no download.
 
-    The digits are the 8 x 8 pixels of scikit-learn's. They have no text: their class embeddings
-    are ten equidistant points, mapped near the class means.
+    The digits are scikit-learn's, of 8 x 8 pixels. They have no text. Their class embeddings are
+    ten equidistant points, mapped near the class means.
     """
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
@@ -68,11 +68,11 @@ def shipped() -> list[FeatureSet]:
 
 
 def measure(data: FeatureSet, n_shots: int, seed: int) -> dict[str, float]:
-    """Test accuracies of all variants on one draw.
+    """Return test accuracies of all variants on one draw.
 
-    The fields have a fixed stop half way unless their name says otherwise. A state has the class of
-    the most similar class embedding, so that the flow alone is measured; "auto" is what the aligner
-    predicts, which also hears the model of the classes.
+    Stops are fixed half way unless the name of a variant says otherwise. The class of a state is
+    that of the most similar class embedding, so that the flow alone is measured. "auto" is the
+    aligner's prediction, which also uses the model of the classes.
     """
     rows = data.draw(n_shots, seed)
     X, y = data.X_train[rows], data.y_train[rows]
@@ -105,7 +105,7 @@ def measure(data: FeatureSet, n_shots: int, seed: int) -> dict[str, float]:
 
 
 def right(model: FlowMatchingAligner, states: NDArray[Any], codes: NDArray[Any]) -> float:
-    """Share of states, (n, d), whose most similar class embedding is that of their class, (n,)."""
+    """Return the share of states, (n, d), nearest to the embedding of their own class, (n,)."""
     cosines = contrasts(torch.from_numpy(states), torch.from_numpy(model.class_embeddings_))
     return float(np.mean(cosines.argmax(dim=1).numpy() == codes))
 
@@ -120,7 +120,7 @@ def own_pairs(
 def random_pairs(
     X: NDArray[Any], targets: NDArray[Any], codes: NDArray[Any], rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Give each sample the target of another, drawn without replacement: (n,) codes."""
+    """Give each sample the target of another one, drawn without replacement: (n,) codes."""
     return rng.permutation(codes)
 
 
@@ -132,7 +132,7 @@ def transport_pairs(
     order = rng.permutation(len(codes))
     for start in range(0, len(codes), size):
         batch = order[start : start + size]
-        # All have length 1 or nearly so: the farther the inner product, the nearer.
+        # All rows have length 1 or nearly so: the larger the inner product, the nearer they are.
         row, column = linear_sum_assignment(-X[batch] @ targets[codes[batch]].T)
         paired[batch[row]] = codes[batch][column]
     return paired
@@ -152,11 +152,11 @@ def _coupled(
     pair: Callable[..., NDArray[Any]],
     seed: int,
 ) -> float:
-    """Accuracy of the default network, trained on the pairs of a coupling, half way along its flow.
+    """Return the accuracy half way along the default network, trained on pairs of a coupling.
 
-    Pairs change from visit to visit in the paper's comparison; here each sample has ten partners,
-    in as many copies, each visited a tenth as often. That lengthens the warm-up of the learning
-    rate, so couplings are compared with each other only.
+    In the paper's comparison, pairs change from visit to visit. Here each sample has ten copies
+    with a partner each, visited a tenth as often. That makes the warm-up of the learning rate
+    longer, so couplings are compared only with each other.
     """
     rng = np.random.default_rng(seed)
     X, codes = unit_rows(data.X_train[rows], "X"), data.y_train[rows]
@@ -177,7 +177,7 @@ def _coupled(
 def measure_all(
     sets: Sequence[FeatureSet], *, n_seeds: int = 3, n_jobs: int = -1
 ) -> dict[tuple[str, int], dict[str, NDArray[Any]]]:
-    """Measure all draws: of set and shots, of each variant the accuracies of the draws."""
+    """Measure all draws; return arrays of accuracies by (set, shots) and variant."""
     tasks = [
         (data, n_shots, seed)
         for data in sets

@@ -15,16 +15,16 @@ N_BINS = 15
 
 
 def evaluate(proba: NDArray[Any], codes: NDArray[Any]) -> dict[str, Any]:
-    """Accuracy, log-loss and calibration of probabilities (m, C) for classes ``codes`` (m,).
+    """Return accuracy, log-loss and calibration of probabilities (m, C) for classes (m,).
 
-    A row of NaN is one without an answer. It counts as wrong, and all classes as equally probable.
+    A row of NaN has no answer. It counts as wrong, and as if all classes were equally probable.
 
     Returns
     -------
     dict
-        ``accuracy``; ``log_loss``, no probability counting as less than 1e-15; ``ece``, the
-        expected calibration error [1]_ of the predicted class over 15 bins of equal width; and
-        ``calibration``, for each bin the number of samples, their mean confidence and accuracy.
+        ``accuracy``; ``log_loss``, in which probabilities are at least 1e-15; ``ece``, the expected
+        calibration error [1]_ of the predicted class over 15 bins of equal width; and
+        ``calibration``, the number of samples in each bin, their mean confidence and accuracy.
 
     References
     ----------

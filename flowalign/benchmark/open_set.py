@@ -1,9 +1,10 @@
-"""None of these: how well methods tell rows of classes that they were not told of.
+"""None of these: how well methods recognise rows of unknown classes.
 
-A random half of the classes is held out of class embeddings and support set. All test rows are
-scored, high meaning a known class; those of held-out classes are foreign. The area under the ROC
-curve is the chance that a known row scores above a foreign one. The false positive rate at a recall
-of 95 % is the share of foreign rows that pass where 95 % of known ones do.
+A random half of the classes is held out of class embeddings and support set. Test rows of these
+classes are foreign. All test rows get a score, which should be high for known classes. The area
+under the ROC curve is the chance that a known row scores above a foreign one. The false positive
+rate at a recall of 95 % is the share of foreign rows above the threshold that 95 % of known rows
+pass.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
 
 RECALL = 0.95
 SCORES = (OURS, "largest probability", "MCM", "Mahalanobis", "relative Mahalanobis")
-"""What is compared: ``score_samples`` of the aligner, which is the same with both fields; the
-largest of its ``predict_proba``; and three scores of others."""
+"""The scores that are compared: ``score_samples`` of the aligner, which is the same for both
+fields; the largest value of its ``predict_proba``; and three scores of others."""
 
 
 def held_out_classes(n_classes: int, seed: int) -> NDArray[np.int64]:
-    """Draw half of the classes, of an odd number the smaller half; sorted."""
+    """Draw half of the classes (the smaller half of an odd number); return them sorted."""
     return np.sort(np.random.default_rng(seed).permutation(n_classes)[: n_classes // 2])
 
 
 def auroc(scores: NDArray[Any], known: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve of scores, (m,), that should be high where rows are known.
+    """Return the area under the ROC curve of scores, (m,), which should be high for known rows.
 
     >>> auroc(np.array([3.0, 2.0, 1.0]), np.array([True, False, True]))
     0.5
@@ -50,7 +51,7 @@ def auroc(scores: NDArray[Any], known: NDArray[np.bool_]) -> float:
 
 
 def fpr_at_recall(scores: NDArray[Any], known: NDArray[np.bool_], recall: float = RECALL) -> float:
-    """Share of foreign rows that pass the highest threshold which this share of known rows passes.
+    """Return the share of foreign rows above the threshold that `recall` of known rows pass.
 
     >>> fpr_at_recall(np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, False, True, False]))
     0.5
@@ -62,7 +63,8 @@ def fpr_at_recall(scores: NDArray[Any], known: NDArray[np.bool_], recall: float 
 def largest_matching(X: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
     """Maximum concept matching [1]_: the largest softmax of cosines to class embeddings.
 
-    At temperature 1, the paper's. Features, (m, d), and class embeddings, (C, d), are unit rows.
+    The temperature is 1, as in the paper. Features, (m, d), and class embeddings, (C, d), are unit
+    rows.
 
     References
     ----------
@@ -78,12 +80,13 @@ def mahalanobis(
     """Mahalanobis [1]_ and relative Mahalanobis [2]_ scores of features, (m, d): (m,) each.
 
     The first is minus the squared distance to the nearest class mean under the covariance within
-    classes. The second adds the squared distance to the mean of all samples under their covariance.
-    With one sample a class both covariances are the latter.
+    classes. The second adds the squared distance to the mean of all samples under the covariance of
+    all samples. With one sample a class, both use the covariance of all samples.
 
-    There are fewer samples than coordinates as a rule, so both are widened by the mean variance of
-    a coordinate. That is ours. Were each shrunk for itself, as scikit-learn's ``OAS`` does, the
-    difference would be of two regularisers: 5 points less for relative Mahalanobis with 16 samples.
+    There are mostly fewer samples than coordinates, so both covariances are widened by the mean
+    variance of a coordinate. This is ours. If each covariance were shrunk by itself, as by
+    scikit-learn's ``OAS``, the difference would be one of two regularisers, and relative
+    Mahalanobis would have 5 points less with 16 samples.
 
     References
     ----------
@@ -96,7 +99,7 @@ def mahalanobis(
     means, grand = class_means(support, codes), support.mean(axis=0, keepdims=True)
     about_grand = support - grand
     within = support - means[codes] if len(support) > len(means) else about_grand
-    ridge = np.square(about_grand).mean() or 1.0  # without any scatter all directions are alike
+    ridge = np.square(about_grand).mean() or 1.0  # without any scatter all directions are equal
     nearest = _squared_distances(X, means, within, ridge).min(axis=1)
     return -nearest, _squared_distances(X, grand, about_grand, ridge)[:, 0] - nearest
 
@@ -104,7 +107,7 @@ def mahalanobis(
 def _squared_distances(
     X: NDArray[Any], centres: NDArray[Any], residuals: NDArray[Any], ridge: float
 ) -> NDArray[Any]:
-    """Squared distances, (m, C), of rows to centres in units of the widened covariance."""
+    """Return squared distances, (m, C), of rows to centres under the widened covariance."""
     covariance = residuals.T @ residuals / len(residuals) + ridge * np.eye(X.shape[1])
     root = np.linalg.cholesky(covariance)
     whitened = (solve_triangular(root, rows.T, lower=True).T for rows in (X, centres))
@@ -128,9 +131,9 @@ class OpenSet(Task):
         Returns
         -------
         dict
-            ``n_samples``; ``held_out``, a list of classes; ``auroc`` and ``fpr95``, of each score;
-            ``refused``, the share of known test rows below the ``unknown_threshold_`` that the
-            aligner has by default.
+            ``n_samples``; ``held_out``, a list of classes; ``auroc`` and ``fpr95`` of each score;
+            ``refused``, the share of known test rows below the aligner's default
+            ``unknown_threshold_``.
         """
         table = data.class_embeddings
         held_out = held_out_classes(len(table.classes), self.seed)
@@ -142,7 +145,7 @@ class OpenSet(Task):
         X, y = data.X_train[rows], data.y_train[rows]
         model = FlowMatchingAligner(random_state=self.seed)
         model.fit(X, y, table.subset(np.setdiff1d(table.classes, held_out)))
-        # In float64, or sure rows would all have a probability of 1.
+        # In float64, since in float32 many certain rows would have a probability of exactly 1.
         X_test = data.X_test.astype(np.float64)
         ours, sure = model.score_samples(X_test), model.predict_proba(X_test).max(axis=1)
         X, X_test = unit_rows(X.astype(np.float64), "X_train"), unit_rows(X_test, "X_test")
@@ -172,21 +175,21 @@ def run_open_set(
     Parameters
     ----------
     paths, out, shots, n_seeds, n_jobs, verbose
-        As for :func:`flowalign.benchmark.run`, whose folder it may share. Other classes are held
-        out in each draw, so that none is left out.
+        As for :func:`flowalign.benchmark.run`, which may use the same folder. Each draw holds out
+        other classes, so all draws are made.
 
     Returns
     -------
     list of dict
-        The rows: ``set``, ``n_shots``, ``seed``, ``method`` ("open set"), and what
-        :meth:`OpenSet.measure` returns; or, if that failed, ``error``.
+        The rows: ``set``, ``n_shots``, ``seed``, ``method`` ("open set"), and the results of
+        :meth:`OpenSet.measure`, or ``error`` if it failed.
     """
     tasks = (OpenSet(*cell, "open set") for _, cell in cells(paths, shots, n_seeds))
     return collect(tasks, out, n_jobs=n_jobs, verbose=verbose)
 
 
 def by_score(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each score, as :func:`flowalign.benchmark.summary.summarise` takes them."""
+    """Yield a row for each score, for :func:`flowalign.benchmark.summary.summarise`."""
     for row in rows:
         for name in SCORES:
             one = {key: row[key] for key in ("set", "n_shots", "seed")} | {"method": name}

@@ -1,4 +1,4 @@
-"""What the peers share: one way to be fitted, and to choose settings on support data."""
+"""The base of all peers: how they are fitted, and how they choose settings on support data."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
     Scorer = Callable[..., NDArray[Any]]  # features (m, d), and settings, to logits (m, C)
 
-LOGIT_SCALE = 100.0  # of zero-shot classification with CLIP
+LOGIT_SCALE = 100.0  # factor of the cosines in zero-shot classification with CLIP
 
 
 class Peer(ClassifierMixin, BaseEstimator, ABC):
-    """What the peers share: checks, the text in the feature space, the choice of settings.
+    """Base of all peers: checks, the text in the feature space, the choice of settings.
 
     Attributes
     ----------
     classes_ : ndarray of shape (C,)
-        Those of the class embeddings, or of y if there are none.
+        The labels of the class embeddings, or those of `y` if there are none.
     class_embeddings_ : ndarray of shape (C, d)
-        In the feature space, of length 1; class means if there is no text.
+        Class embeddings in the feature space, of length 1; class means if there is no text.
     settings_ : dict
         Settings in use, chosen or given.
     chosen_on_ : {"validation data", "cross-validation", "nothing"}
-        What settings of "auto" were chosen on.
+        The data on which settings of "auto" were chosen.
     """
 
     candidates: ClassVar[dict[str, tuple[float, ...]]] = {}
@@ -69,7 +69,7 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
         class_embeddings : as for :meth:`flowalign.FlowMatchingAligner.fit`
             None stands for the class means.
         X_val, y_val : array-like of shape (m, d) and (m,), or None
-            What settings of "auto" are chosen on.
+            The data on which settings of "auto" are chosen.
 
         Returns
         -------
@@ -79,8 +79,7 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If a class has no samples, which these methods have no answer to, or for input that the
-            aligner refuses too.
+            If a class has no samples, or for input that the aligner refuses too.
         """
         features, labels = validate_data(self, X, y)
         X = unit_rows(features.astype(np.float32), "X")
@@ -108,15 +107,15 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
                 self.chosen_on_ = "cross-validation"
         self.settings_ = self._choose(parts)
         if isinstance(self._scores, PerSetting):
-            self._scores.at(**self.settings_)  # trained here, not when it is first asked
+            self._scores.at(**self.settings_)  # train now, not at the first prediction
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Softmax of the logits: (n, C), columns as in `classes_`."""
+        """Return the softmax of the logits, (n, C), with columns as in `classes_`."""
         return softmax(self._logits(X), axis=1)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Label of the highest logit: (n,)."""
+        """Return the label of the highest logit, (n,)."""
         logits = self._logits(X)
         return self.classes_[logits.argmax(axis=1)]
 
@@ -128,14 +127,14 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
     def _cross_fit(
         self, X: NDArray[Any], codes: NDArray[Any], E: NDArray[Any] | None
     ) -> list[tuple[Scorer, NDArray[Any], NDArray[Any]]]:
-        """Train without each fold; pair that with the fold."""
+        """Train without each fold; yield the scorer and the fold."""
         return [
             (self._train(X[a], codes[a], text_of(E, X[a], codes[a])), X[b], codes[b])
             for a, b in self._folds(X, codes)
         ]
 
     def _folds(self, X: NDArray[Any], codes: NDArray[Any]) -> Iterator[tuple[Any, Any]]:
-        """Pairs of rows to train on and rows left out, each class in both."""
+        """Yield rows to train on and rows left out; each class is in both."""
         n_folds = min(self.n_folds, int(np.bincount(codes).min()))
         return StratifiedKFold(n_folds, shuffle=True, random_state=0).split(X, codes)
 
@@ -167,25 +166,25 @@ class Peer(ClassifierMixin, BaseEstimator, ABC):
 
 
 def text_of(E: NDArray[Any] | None, X: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
-    """Class embeddings in the feature space, (C, d), unit rows; class means without any."""
+    """Return class embeddings in the feature space, (C, d), unit rows; class means without text."""
     M = class_means(X, codes)
     text = M if E is None else place_targets(E, M, np.unique(codes), "auto")[0]
     return unit_rows(text.astype(X.dtype), "class_embeddings, mapped into the feature space,")
 
 
 class PerSetting:
-    """Logits of a method whose settings act in training: trained when a setting is asked for."""
+    """Logits of a method whose settings act in training; a setting is trained at its first use."""
 
     def __init__(self, learn: Callable[..., Scorer]) -> None:
         self.learn = learn
         self.learned: dict[tuple[float, ...], Scorer] = {}
 
     def __call__(self, X_new: NDArray[Any], **setting: float) -> NDArray[Any]:
-        """Logits, (m, C), of features, (m, d), under a setting."""
+        """Return the logits, (m, C), of features, (m, d), under a setting."""
         return self.at(**setting)(X_new)
 
     def at(self, **setting: float) -> Scorer:
-        """Return what was trained under a setting."""
+        """Return the scorer that was trained under a setting."""
         key = tuple(setting.values())
         if key not in self.learned:
             self.learned[key] = self.learn(**setting)
@@ -193,7 +192,7 @@ class PerSetting:
 
 
 def cosine_logits(targets: NDArray[Any], X_new: NDArray[Any]) -> NDArray[Any]:
-    """Cosine of unit rows, (m, d), with unit targets, (C, d), times 100."""
+    """Return the cosines of unit rows, (m, d), with unit targets, (C, d), times 100."""
     return LOGIT_SCALE * X_new @ targets.T
 
 

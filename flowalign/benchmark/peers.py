@@ -1,14 +1,15 @@
-"""Peers of the aligner: what else classifies frozen features with a few samples a class.
+"""Peers of the aligner: other methods that classify frozen features with a few samples a class.
 
 All are scikit-learn classifiers with the aligner's ``fit(X, y, class_embeddings)``. Features and
-text are scaled to length 1. Text that does not live in the space of the features is mapped into it
-as the aligner maps it, by orthogonal Procrustes to the class means of the support set, so that all
-methods see the same. Those that are trained by gradient descent are in
+text are scaled to length 1. Text of another space is mapped into the space of the features as by
+the aligner, by orthogonal Procrustes to the class means of the support set, so that all methods see
+the same text. Peers that are trained by gradient descent are in
 :mod:`flowalign.benchmark.adapters`.
 
-A parameter of "auto" is chosen from its ``candidates``: on validation data if these are given, else
-by cross-validation on the support set, else, where some class has a single sample, it is the value
-in ``usual``, which the docstring gives. More hits are better; of equal ones the lower log-loss.
+A parameter of "auto" is chosen from its ``candidates``: on validation data if they are given, else
+by cross-validation on the support set. If some class has a single sample, cross-validation is not
+possible, and the value in ``usual`` is taken, which the docstring gives. More hits are better, and
+with equal hits the lower log-loss.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class LinearProbe(Peer):
     Parameters
     ----------
     C : float or "auto"
-        Inverse strength of the regularisation. A single sample a class: 1, scikit-learn's.
+        Inverse strength of the regularisation. With a single sample a class: 1, as in scikit-learn.
     """
 
     candidates: ClassVar = {"C": (1.0, 10.0, 100.0, 1000.0)}
@@ -88,12 +89,12 @@ class LinearProbe(Peer):
 def logistic(X: NDArray[Any], codes: NDArray[Any], *, C: float) -> Scorer:
     """Fit scikit-learn's logistic regression to unit rows, (n, d); return its scores."""
     with warnings.catch_warnings():
-        # At large C the last digits would cost most of the time. Few samples a class are the rule.
+        # At large C the last digits would take most of the time. Few samples a class are normal.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         model = LogisticRegression(C=C, max_iter=150).fit(X, codes)
     weights, offsets = model.coef_, model.intercept_
-    if len(weights) == 1:  # of two classes it keeps the second's
+    if len(weights) == 1:  # with two classes, scikit-learn keeps the weights of the second alone
         weights, offsets = np.vstack([0 * weights, weights]), np.append(0 * offsets, offsets)
     return partial(linear_logits, weights, offsets)
 
@@ -101,14 +102,14 @@ def logistic(X: NDArray[Any], codes: NDArray[Any], *, C: float) -> Scorer:
 class GDA(Peer):
     """GDA-CLIP [1]_: Gaussian discriminant analysis, blended with zero-shot classification.
 
-    Classes share a covariance, whose inverse is that of Kubokawa and Srivastava as in the paper;
-    with one sample a class the scatter is about the grand mean.
+    Classes share a covariance. Its inverse is that of Kubokawa and Srivastava, as in the paper.
+    With one sample a class the scatter is about the mean of all samples.
 
     Parameters
     ----------
     alpha : float or "auto"
-        Weight of the discriminant beside the zero-shot logits; infinity leaves these out. A single
-        sample a class: 1.
+        Weight of the discriminant, where the zero-shot logits have 1; infinity leaves out the
+        zero-shot logits. With a single sample a class: 1.
 
     References
     ----------
@@ -128,7 +129,7 @@ class GDA(Peer):
         residuals = X - (means[codes] if n > len(means) else X.mean(axis=0))
         scatter = residuals.T @ residuals
         ridge = np.trace(scatter) / max(1, n - 1)
-        # The inverse exists unless there is no scatter at all; then all directions are alike.
+        # The inverse exists unless there is no scatter at all; then all directions are equal.
         scatter[np.diag_indices(d)] += ridge or 1.0
         weights = d * np.linalg.solve(scatter, means.T)
         offsets = -(weights * means.T).sum(axis=0) / 2
@@ -154,7 +155,7 @@ class TipAdapter(Peer):
     Parameters
     ----------
     alpha, beta : float or "auto"
-        Weight and sharpness of the votes. A single sample a class: 1 and 5.5, the paper's.
+        Weight and sharpness of the votes. With a single sample a class: 1 and 5.5, as in the paper.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Pools of unlabelled rows: what is given without labels in each setting, and which rows count."""
+"""Pools of unlabelled rows: which rows each setting gives without labels, and which it judges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_BATCHES = 4
 
 @dataclass(frozen=True)
 class Case:
-    """What one fit is given beside the support set, and what it is judged on.
+    """The unlabelled rows of one fit, and the rows on which the fit is judged.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class Case:
     X, y : ndarray of shape (k, d) and (k,)
         Rows that are judged, and their codes.
     rows : ndarray of shape (k,) or None
-        Where the judged rows stand in `unlabeled`; None if they are not among them.
+        The positions of the judged rows in `unlabeled`; None if they are not in it.
     absent : ndarray
-        Codes of classes that are left out of class embeddings and support set; none as a rule.
+        Codes of classes that are left out of class embeddings and support set; mostly none.
     """
 
     unlabeled: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Case:
 
 
 def undrawn(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take the training rows that are no support samples; test rows are judged, as new ones."""
+    """Take the training rows that are no support samples; test rows are judged, as new rows."""
     rows = np.setdiff1d(np.arange(len(data.y_train)), data.draw(n_shots, seed))
     if not len(rows):
         return []
@@ -55,17 +55,17 @@ def all_test_rows(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
 
 
 def batches(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take up to four random batches of 256 test rows, each for a fit; all of them if fewer."""
+    """Take up to four random batches of 256 test rows, each for its own fit; all rows if fewer."""
     order = np.random.default_rng(seed).permutation(len(data.y_test))
     n = min(max(1, len(order) // BATCH), MOST_BATCHES)
     return [_among_test_rows(data, order[k * BATCH : (k + 1) * BATCH]) for k in range(n)]
 
 
 def imbalanced(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take a third of the test rows, shares of the classes drawn from a Dirichlet distribution.
+    """Take a third of the test rows, with class shares from a Dirichlet distribution.
 
-    Its concentration is uniform between .3 and 1. Of a class with less than its share all are
-    taken.
+    Its concentration is uniform between .3 and 1. If a class has fewer rows than its share, all of
+    its rows are taken.
     """
     rng = np.random.default_rng(seed)
     n_classes = len(data.class_embeddings.classes)
@@ -77,16 +77,16 @@ def imbalanced(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
 
 
 def few_classes(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take the test rows of a random third of the classes, two at least."""
+    """Take the test rows of a random third of the classes, of at least two."""
     present = np.random.default_rng(seed).permutation(np.unique(data.y_test))
     rows = np.flatnonzero(np.isin(data.y_test, present[: max(len(present) // 3, 2)]))
     return [_among_test_rows(data, rows)]
 
 
 def foreign(data: FeatureSet, n_shots: int, seed: int) -> list[Case]:
-    """Take all test rows, half of the classes being unknown to the method; judge the others.
+    """Take all test rows, with half of the classes unknown to the method; judge known classes.
 
-    There is nothing to judge where fewer than two classes are known, or no rows of these.
+    There is nothing to judge if fewer than two classes are known, or if these have no test rows.
     """
     n_classes = len(data.class_embeddings.classes)
     absent = held_out_classes(n_classes, seed)
@@ -111,5 +111,5 @@ SETTINGS: dict[str, dict[str, Pool]] = {
         "half of the classes foreign": foreign,
     },
 }
-"""Of each setting with unlabelled rows, its pools by the name that the report has."""
+"""The pools of each setting with unlabelled rows, by their names in the report."""
 POOLS: dict[str, Pool] = {name: pool for pools in SETTINGS.values() for name, pool in pools.items()}

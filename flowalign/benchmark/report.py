@@ -1,4 +1,4 @@
-"""The report: one page as HTML, with its pictures inside, and as Markdown, with them beside it."""
+"""The report: an HTML page with pictures inside, and a Markdown page with separate pictures."""
 
 from __future__ import annotations
 
@@ -46,52 +46,53 @@ svg { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
 """
 INTRODUCTION = (
     "Accuracy on test data in percent, mean over draws of the support set. Every method sees the "
-    "same features, draws and class names. Settings are chosen on the support set; rows with an "
-    "asterisk chose theirs on test data and are bounds, not results. Spread: standard deviation "
-    "over draws of the mean over sets. Rank: average over sets, 1 is best. Seconds: of a fit, all "
-    "choices included, with other fits beside it on the same machine."
+    "same features, draws and class names. Settings are chosen on the support set. For rows with "
+    "an asterisk they are chosen on test data: these are bounds, not results. Spread: standard "
+    "deviation over draws of the mean over sets. Rank: average over sets, 1 is best. Seconds: time "
+    "of a fit with all its choices, while other fits run on the same machine."
 )
 OPEN_SET = (
     "A random half of the classes is held out of class names and support set, another half in each "
-    "draw. A cell has the area under the ROC curve for telling test rows of the known classes from "
-    "the others, then the share of the others that pass where 95 % of the known rows do; both in "
-    "percent, mean over draws. Rank, differences, wins and losses are of the former. Known rows "
-    "refused: below the threshold of the aligner at its nominal 5 %."
+    "draw. Test rows of these classes are foreign. A cell has the area under the ROC curve for "
+    "telling known rows from foreign ones, then the share of foreign rows above the threshold that "
+    "95 % of the known rows pass; both in percent, mean over draws. Rank, differences, wins and "
+    "losses are of the area. Known rows refused: known rows below the threshold of the aligner, "
+    "which is nominally 5 %."
 )
 SEVERAL_VIEWS = (
     f"Sets in which each sample was encoded by several encoders. {OURS} has an aligner for each of "
-    "these views and weighs what they say; side by side, one aligner has the features of all, each "
-    "view scaled to length 1, and their class embeddings likewise; alone, it has those of one "
-    "view. Where a sample lacks a view, side by side has zeros, and that view alone learns nothing "
-    "from it. All are scored on the same test rows: those that a view alone lacks count as wrong "
-    "for it, since it has no answer to them, and all classes as equally probable."
+    "these views and weighs their probabilities. Side by side: one aligner has the features of all "
+    "views, each scaled to length 1, and their class embeddings likewise. Alone: one aligner has "
+    "one view. If a sample lacks a view, side by side has zeros, and the view alone learns nothing "
+    "from the sample. All are scored on the same test rows. A view alone has no answer for rows "
+    "that lack it: they count as wrong, and all classes as equally probable."
 )
 UNLABELED = {
-    "undrawn training rows": "Training rows that are no support samples are given without labels; "
-    "test rows are judged, as new ones. A set without such rows is left out, and so are methods "
-    "that have no answer for new rows.",
-    "all test rows": "The rows that are judged are given, all at once and without labels.",
-    "test rows in batches": "The rows that are judged are given in random batches of 256, up to "
-    "four of a set, each in a fit of its own. All methods are judged on these rows.",
-    "imbalanced": "A third of the test rows are given and judged, the shares of the classes drawn "
+    "undrawn training rows": "Training rows that are no support samples are given without labels. "
+    "Test rows are judged, as new rows. A set without such training rows is left out, and so are "
+    "methods that have no answer for new rows.",
+    "all test rows": "The test rows are given without labels, all at once, and judged.",
+    "test rows in batches": "Test rows are given without labels, in up to four random batches of "
+    "256 for each set, and each batch has its own fit. All methods are judged on these rows.",
+    "imbalanced": "A third of the test rows are given and judged. The shares of the classes come "
     "from a Dirichlet distribution.",
     "a third of the classes": "The test rows of a random third of the classes are given and "
     "judged. No method knows which classes these are.",
-    "half of the classes foreign": "All test rows are given. A random half of the classes is known "
-    "to no method, neither by name nor by samples; rows of the others are judged.",
+    "half of the classes foreign": "All test rows are given. No method knows a random half of the "
+    "classes, neither by name nor by samples. Rows of the known classes are judged.",
 }
 CAPTIONS = {
     "differences": f"Points by which {OURS} is above each method, mean over sets, with Student's "
-    "95 % intervals over sets. Grey: chosen on test.",
+    "95 % intervals over sets. Grey: settings chosen on test.",
     "time": "Mean accuracy over sets against the mean time of a fit.",
     "shots": "Accuracy on each set.",
-    "calibration": "Accuracy against confidence, samples of all sets and draws together; above the "
-    "dashed line a method is right more often than it says.",
+    "calibration": "Accuracy against confidence, over the samples of all sets and draws. Above the "
+    "dashed line, a method is right more often than its probabilities say.",
 }
 
 
 class Section(NamedTuple):
-    """Tables, what is said below the title of the first, and pictures."""
+    """Tables, an introduction below the title of the first table, and pictures."""
 
     introduction: str
     tables: list[Table]
@@ -99,14 +100,14 @@ class Section(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A drawing, and what is said below it."""
+    """A drawing and its caption."""
 
     svg: str
     caption: str
 
 
 class Contents(NamedTuple):
-    """What the report says, before it is a page of either kind."""
+    """The contents of the report, before they are written as HTML or Markdown."""
 
     facts: str
     sections: list[Section]
@@ -120,22 +121,22 @@ def write_report(
     several_views: Sequence[dict[str, Any]] = (),
     unlabeled: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    """Write ``report.html``, ``report.md`` and the pictures of the latter.
+    """Write ``report.html``, ``report.md`` and the pictures for ``report.md``.
 
     Parameters
     ----------
     rows : sequence of dict
-        As :func:`flowalign.benchmark.run` returns them; none, if there are some of another kind.
+        As :func:`flowalign.benchmark.run` returns them. May be empty if there are other rows.
     out : path
         A folder.
     open_set, several_views, unlabeled : sequence of dict
         As :func:`flowalign.benchmark.run_open_set`, :func:`flowalign.benchmark.run_several_views`
-        and :func:`flowalign.benchmark.run_unlabeled` return them; they have sections of their own.
+        and :func:`flowalign.benchmark.run_unlabeled` return them. Each has its own section.
 
     Returns
     -------
     Path
-        Of the HTML page.
+        The path of the HTML page.
     """
     out = expanded(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,7 @@ def _pictures(rows: Sequence[dict[str, Any]], prefix: str = "") -> dict[str, Pic
 def _svg(name: str, figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    # Several on one page must not share the names of their parts.
+    # The parts of several pictures on one page must have different names.
     return re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{name}-", text.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""Runs methods on feature sets, a row per fit."""
+"""Runs methods on feature sets, with one row of results for each fit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ EXTRA_METHODS: dict[str, BaseEstimator] = {"TabICL": TabICL()}
 
 @dataclass(frozen=True)
 class Fit(Task):
-    """One fit of a method, and what it predicts of the test data."""
+    """One fit of a method, and its predictions for the test data."""
 
     estimator: BaseEstimator
     oracle: bool
@@ -99,37 +99,39 @@ def run(
     paths : sequence of path
         Feature sets of one view, see :func:`load_feature_set`.
     out : path
-        A folder. Rows that it has of the same fits are taken, so that an interrupted run goes on
-        and one with more shots or methods adds to it. Delete a row with an error to have it tried
+        A folder. Fits whose rows it already has are not run again. So an interrupted run goes on,
+        and a run with more shots or methods adds rows. Delete a row with an error to run its fit
         again.
     methods : dict of str to classifier or None
-        With ``fit(X, y, class_embeddings)`` and ``predict_proba``; None takes :data:`METHODS`.
+        Classifiers with ``fit(X, y, class_embeddings)`` and ``predict_proba``; None takes
+        :data:`METHODS`.
     shots : sequence of int
-        Samples a class; of smaller classes all are taken.
+        Samples a class. Of smaller classes, all samples are taken.
     n_seeds : int
-        Draws 0 to ``n_seeds - 1``; where nothing is left to draw, the first alone.
+        Number of draws, with seeds 0 to ``n_seeds - 1``. If a draw takes all samples, there is only
+        one.
     oracle : bool
         Whether peers with settings to choose are also fitted with settings chosen on *test* data.
-        Such rows bear an asterisk, ``"GDA-CLIP*"``: bounds of what the peer could reach, not
-        results.
+        Such rows have an asterisk, ``"GDA-CLIP*"``. They bound what the peer could reach, and are
+        no results.
     n_jobs : int or None
-        Processes at once, as for joblib, whose backend can be set around this call.
+        Number of processes, as for joblib. Its backend can be set around this call.
     verbose : int
         1 shows a progress bar.
 
     Returns
     -------
     list of dict
-        The rows: ``set``, ``n_shots``, ``seed``, ``method``, ``n_samples``, what
-        :func:`~flowalign.benchmark.metrics.evaluate` returns, ``fit_seconds`` and
-        ``predict_seconds``, ``choices``; or, if the fit failed, ``error``.
+        The rows: ``set``, ``n_shots``, ``seed``, ``method``, ``n_samples``, the results of
+        :func:`~flowalign.benchmark.metrics.evaluate`, ``fit_seconds``, ``predict_seconds`` and
+        ``choices``, or ``error`` if the fit failed.
 
     Notes
     -----
-    A process that the system kills, for want of memory as a rule, ends the run with joblib's
+    If the system kills a process, mostly for want of memory, joblib ends the run with a
     ``TerminatedWorkerError``. The rows until then are kept; take fewer processes. On a cluster,
-    ``joblib.parallel_config(backend="dask")``, workers read `paths` themselves; fits of one that
-    died are run by another.
+    ``joblib.parallel_config(backend="dask")``, workers read `paths` themselves. If a worker dies,
+    another one runs its fits.
     """
     tasks = _tasks(paths, methods or METHODS, shots, n_seeds, oracle)
     return collect(tasks, out, n_jobs=n_jobs, verbose=verbose)
@@ -153,7 +155,7 @@ def _tasks(
 def with_oracles(
     methods: dict[str, BaseEstimator], oracle: bool
 ) -> Iterator[tuple[str, BaseEstimator, bool]]:
-    """Yield name, estimator and whether it is an oracle; starred ones are if any are wanted."""
+    """Yield name, estimator and whether it is an oracle; with `oracle`, starred oracles too."""
     for name, estimator in methods.items():
         yield name, estimator, False
         if oracle and isinstance(estimator, Peer) and estimator.candidates:
@@ -161,13 +163,13 @@ def with_oracles(
 
 
 def identity(estimator: BaseEstimator) -> list[str]:
-    """Class and parameters of an estimator, by which a row of it is known."""
+    """Return class and parameters of an estimator, which are part of the key of its rows."""
     kind = type(estimator)
     return [f"{kind.__module__}.{kind.__qualname__}", joblib.hash(estimator.get_params())]
 
 
 def seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
-    """Copy an estimator, not fitted, with the seed of the draw if it takes one."""
+    """Return an unfitted copy of an estimator, with the seed of the draw if it takes a seed."""
     model = clone(estimator)
     return model.set_params(random_state=seed) if "random_state" in model.get_params() else model
 
@@ -175,7 +177,7 @@ def seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
 def all_classes(
     proba: NDArray[Any], found: NDArray[Any], n: int, classes: NDArray[Any]
 ) -> NDArray[Any]:
-    """Give each class a column, (n, C), in which those that a model does not know have zeros."""
+    """Give each class a column, (n, C). Columns of classes that a model does not know are zero."""
     if proba.shape != (n, len(found)) or not np.isfinite(proba).all():
         raise ValueError(f"predict_proba gave {proba.shape} values, or some that are not finite")
     placed = np.zeros((n, len(classes)))
@@ -184,7 +186,7 @@ def all_classes(
 
 
 def choices(model: BaseEstimator) -> dict[str, Any]:
-    """Return what a fitted model has chosen: settings, weights of views, or where to stop."""
+    """Return what a fitted model has chosen: settings, weights of views, or its stop."""
     if isinstance(model, Peer):
         return {**model.settings_, "chosen on": model.chosen_on_}
     if isinstance(model, MultiViewAligner):

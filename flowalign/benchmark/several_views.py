@@ -1,8 +1,8 @@
-"""Several views: the aligner of all, beside one of them alone and their features side by side.
+"""Several views: one aligner for all views, each view alone, and all features side by side.
 
-All are judged on the same test rows. A view alone has no answer for rows that lack it; they count
-as wrong, since whoever has one encoder has no other to ask. (Were they left out, each view would be
-judged on rows of its own, and no two columns would be comparable.)
+All are judged on the same test rows. A view alone has no answer for rows that lack the view. They
+count as wrong, since a user with one encoder has no other answer. (If they were left out, each view
+would be judged on other rows, and the columns could not be compared.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ALONE = " alone"
 
 @dataclass(frozen=True)
 class Views(Task):
-    """One fit to several views, or to one of them."""
+    """One fit to all views together, side by side, or to one view alone."""
 
     unit = "fit"
 
@@ -57,8 +57,8 @@ class Views(Task):
         Returns
         -------
         dict
-            As of :meth:`flowalign.benchmark.runner.Fit.measure`; `choices` of several views are
-            their weights. `n_samples` are those that the method could learn from.
+            As from :meth:`flowalign.benchmark.runner.Fit.measure`. `choices` of several views are
+            their weights. `n_samples` counts the samples that the method could learn from.
         """
         rows = data.draw(self.n_shots, self.seed)
         model, X, X_test = self._model(data, rows)
@@ -82,7 +82,7 @@ class Views(Task):
     def _model(
         self, data: ViewSet, rows: NDArray[Any]
     ) -> tuple[ClassifierMixin, NDArray[Any], NDArray[Any]]:
-        """Return a classifier, and its features of the support set, (n, d), and of test, (m, d)."""
+        """Return a classifier, and its features for the support set, (n, d), and test, (m, d)."""
         if self.method in (OURS, SIDE_BY_SIDE):
             together = self._ours if self.method == OURS else self._side_by_side
             model, parts = together(data, rows)
@@ -111,7 +111,7 @@ class Views(Task):
 
 
 def _unit_rows(X: NDArray[Any]) -> NDArray[Any]:
-    """Scale rows to length 1; those that lack the view are zero."""
+    """Scale rows to length 1. Rows that lack the view become zero."""
     return np.nan_to_num(unit_rows(X, "X"), nan=0.0)
 
 
@@ -131,12 +131,12 @@ def run_several_views(
     paths : sequence of path
         Feature sets of several views, see :func:`load_view_set`.
     out, shots, n_seeds, n_jobs, verbose
-        As for :func:`flowalign.benchmark.run`, whose folder it may share.
+        As for :func:`flowalign.benchmark.run`, which may use the same folder.
 
     Returns
     -------
     list of dict
-        The rows, as of :func:`flowalign.benchmark.run`. ``method`` is "flowalign", which is
+        The rows, as from :func:`flowalign.benchmark.run`. ``method`` is "flowalign" for
         :class:`MultiViewAligner`, "side by side" or "<view> alone".
     """
     tasks = _tasks(paths, shots, n_seeds)

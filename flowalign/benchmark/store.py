@@ -1,4 +1,4 @@
-"""Rows of results in a folder: what is there already is not measured again."""
+"""Rows of results in a folder. A result that is there already is not measured again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = "rows.jsonl"
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What gives one row: something measured on one draw of a feature set."""
+    """A measurement on one draw of a feature set, which gives one row."""
 
     path: Path
     n_shots: int
@@ -41,16 +41,16 @@ class Task(ABC):
     method: str
 
     unit: ClassVar[str]
-    """What the progress bar counts."""
+    """The unit that the progress bar counts."""
 
     @property
     @abstractmethod
     def identity(self) -> list[Any]:
-        """What else the result depends on, in JSON's types."""
+        """Return all else that the result depends on, as JSON types."""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a row says of its task beside set, shots, draw and method, also if it failed."""
+        """Return more fields of a row than set, shots, draw and method, also for failed tasks."""
         return {}
 
     def load(self) -> Any:
@@ -59,11 +59,11 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, data: Any) -> dict[str, Any]:
-        """Measure it on that set; the rest of the row."""
+        """Measure on the set that `load` returned; return the rest of the row."""
 
     @property
     def key(self) -> str:
-        """Says whether a row is of this very task: same data, draw, parameters and version."""
+        """Return the key that a task's row has: a hash of data, draw, parameters and version."""
         what = [
             self.path.stem,
             self.fingerprint,
@@ -82,7 +82,7 @@ def cells(
     n_seeds: int,
     load: Callable[[Path], Any] = load_feature_set,
 ) -> Iterator[tuple[Any, tuple[Path, int, int, str]]]:
-    """Yield all draws of feature sets: the set, and the first fields of its :class:`Task`.
+    """Yield all draws of feature sets: the set, and the first fields of a :class:`Task`.
 
     Raises
     ------
@@ -106,14 +106,14 @@ def cells(
 def collect(
     tasks: Iterable[Task], out: str | os.PathLike[str], *, n_jobs: int | None, verbose: int
 ) -> list[dict[str, Any]]:
-    """Measure the tasks that the rows in a folder lack, and keep a row of each as it is done.
+    """Measure the tasks that have no row in a folder, and write each row when it is done.
 
     Parameters
     ----------
     tasks : iterable of Task
-        Of one unit.
+        Tasks, all of the same unit.
     out : path
-        The folder; it is made if need be.
+        The folder. It is made if it does not exist.
     n_jobs : int or None
         As for joblib.
     verbose : int
@@ -144,12 +144,12 @@ def collect(
             line = json.dumps(row, default=float)
             file.write(line + "\n")
             file.flush()
-            done[row["key"]] = json.loads(line)  # as it is read another time
+            done[row["key"]] = json.loads(line)  # equal to the row that a later run reads
     return [done[key] for key in by_key]
 
 
 def _row(key: str, task: Task) -> dict[str, Any]:
-    """Measure a task; never raises an Exception."""
+    """Measure a task. An exception becomes the row's error."""
     row: dict[str, Any] = {"key": key, "set": task.path.stem, "n_shots": task.n_shots}
     row |= {"seed": task.seed, "method": task.method, **task.fields}
     try:
@@ -157,7 +157,7 @@ def _row(key: str, task: Task) -> dict[str, Any]:
         if data.fingerprint != task.fingerprint:
             raise RuntimeError(f"{task.path} was changed during the run")
         with warnings.catch_warnings():
-            # Codes are the labels of the table, also where the last classes have no samples.
+            # Codes are the labels of the class embeddings, even if the last classes lack samples.
             warnings.filterwarnings("ignore", ".*y holds exactly the integers", UserWarning)
             return row | task.measure(data)
     except Exception as error:
@@ -165,7 +165,7 @@ def _row(key: str, task: Task) -> dict[str, Any]:
 
 
 def _lock(file: IO[str]) -> None:
-    """Let no other run write to this file; the system lifts it when the process ends."""
+    """Lock the file against other runs. The system lifts the lock when the process ends."""
     if fcntl is None:
         return
     try:
@@ -175,7 +175,7 @@ def _lock(file: IO[str]) -> None:
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
-    """Read the rows in a folder. What an interruption left of a last line is cut off."""
+    """Read the rows in a folder. If an interruption cut the last line short, remove it."""
     path = out / ROWS
     if not path.exists():
         return []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OURS = "flowalign"
-FEWEST = 4  # sets that an interval is made from
+FEWEST = 4  # sets that an interval needs
 TIE = 0.005
 BESIDE = ("log_loss", "ece", "fit_seconds", "predict_seconds")
 
@@ -27,20 +27,21 @@ class Summary:
     ----------
     n_shots : int
     sets, methods : list of str
-        Sets in alphabetical order, methods in that of their rows. A method with an error in any
-        draw of a set has no result there.
+        Sets are in alphabetical order, methods in the order of their rows. A method with an error
+        in any draw of a set has no result on the set.
     accuracy : ndarray of shape (n_methods, n_sets)
-        Mean over draws, of it or of whatever else was summarised; nan where there is none.
+        Mean over draws of the accuracy, or of the score that was summarised instead; nan without
+        a result.
     spread : ndarray of shape (n_methods,)
-        Standard deviation over draws of the mean over sets, sets with a single draw left out; nan
-        if there are fewer than two draws.
+        Standard deviation over draws of the mean over sets. Sets with a single draw are left out.
+        It is nan if there are fewer than two draws.
     ranks : ndarray of shape (n_methods,)
         Average over sets of the rank among methods that are no oracles; nan for oracles and for
         methods without a result on some set.
     means : dict of str to ndarray of shape (n_methods,)
-        Over sets, of what goes beside.
+        Means over sets of other fields of the rows.
     draws : dict
-        The accuracies behind it: of method and set, those of its draws in the order of seeds.
+        The accuracies by method and set: one for each draw, in the order of seeds.
     """
 
     n_shots: int
@@ -53,7 +54,7 @@ class Summary:
     draws: dict[tuple[str, str], NDArray[Any]]
 
     def mean(self) -> NDArray[Any]:
-        """Mean accuracy over sets, (n_methods,); nan for methods without a result on some set."""
+        """Mean accuracy over sets, (n_methods,); nan for methods that lack a result on a set."""
         return self.accuracy.mean(axis=1)
 
 
@@ -67,9 +68,9 @@ def summarise(
     rows : sequence of dict
         As :func:`flowalign.benchmark.run` returns them.
     score : str
-        What is summarised, better if higher.
+        The field of the rows that is summarised. Higher is better.
     beside : sequence of str
-        What is averaged beside it.
+        Other fields of the rows, whose means are returned too.
     """
     by_shots = defaultdict(list)
     for row in rows:
@@ -117,17 +118,17 @@ def _spread(draws: list[NDArray[Any] | None]) -> float:
 
 
 def is_oracle(method: str) -> bool:
-    """Whether its settings were chosen on test."""
+    """Whether the settings of a method were chosen on test."""
     return method.endswith("*")
 
 
 def differences(summary: Summary, method: str, reference: str = OURS) -> tuple[float, float, float]:
-    """Mean accuracy of the reference above that of a method, with a 95 % interval.
+    """Return how far the mean accuracy of the reference is above a method's, with a 95 % interval.
 
     Differences are paired by draw and averaged over the draws of a set. The interval is Student's,
-    over sets: another set is what a reader wants to know about. (A bootstrap over sets and draws
-    held the mean in 90 to 94 % of simulated cases with eight sets and three draws.) Nan where
-    either lacks a result; no interval from fewer than four sets.
+    over sets, since readers want to know about another set. (A bootstrap over sets and draws held
+    the mean in 90 to 94 % of simulated cases with eight sets and three draws.) The result is nan
+    if either lacks a result. Fewer than four sets give no interval.
     """
     paired = []
     for name in summary.sets:
@@ -139,7 +140,7 @@ def differences(summary: Summary, method: str, reference: str = OURS) -> tuple[f
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of independent values with Student's 95 % interval; nan for fewer than four."""
+    """Return the mean of independent values, with Student's 95 % interval or nan for few values."""
     mean = float(np.mean(values))
     if len(values) < FEWEST:
         return mean, float("nan"), float("nan")

@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
 
 def accuracy_table(summary: Summary) -> Table:
-    """Accuracy of each method, in percent: means, comparisons, and each set."""
+    """Return the accuracy of each method in percent: means, comparisons, and each set."""
     compared = OURS in summary.methods
     head = ["mean", "spread", "rank"]
     head += [f"{OURS} above", "wins / ties / losses"] if compared else []
@@ -47,21 +47,21 @@ def accuracy_table(summary: Summary) -> Table:
 
 
 def several_views_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """Accuracy of several views by number of shots, of rows of :func:`run_several_views`."""
+    """Return tables of accuracy for rows of :func:`run_several_views`, by number of shots."""
     tables = map(accuracy_table, summarise(rows))
     return [table._replace(title=f"Several views: {table.title}") for table in tables]
 
 
 def unlabeled_tables(rows: Sequence[dict[str, Any]], pool: str) -> list[Table]:
-    """Accuracy with one pool by number of shots, of rows of :func:`run_unlabeled`."""
+    """Return tables of accuracy for one pool of :func:`run_unlabeled`, by number of shots."""
     tables = map(accuracy_table, summarise([row for row in rows if row["pool"] == pool]))
     return [table._replace(title=f"Unlabelled, {pool}: {table.title}") for table in tables]
 
 
 def open_set_tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """Area under the ROC curve and false positives of each score, in percent, by number of shots.
+    """Return tables of the area under the ROC curve and false positives, by number of shots.
 
-    ``rows`` are those of :func:`flowalign.benchmark.run_open_set`.
+    Both are in percent. ``rows`` are those of :func:`flowalign.benchmark.run_open_set`.
     """
     found = list(by_score(rows))
     every = (summarise(found, score, ()) for score in ("auroc", "fpr95", "refused"))
@@ -86,7 +86,7 @@ def _open_set_table(area: Summary, false: Summary, refused: Summary) -> Table:
 
 
 def _best(summary: Summary, places: list[int], values: NDArray[Any]) -> set[tuple[int, int]]:
-    """Row and column of the highest values, (n_methods, len(places)), of methods but oracles."""
+    """Return row and column of the highest values, (n_methods, len(places)), without oracles."""
     honest = np.array([not is_oracle(m) for m in summary.methods])
     values = np.where(honest[:, None], values, np.nan).round(4)
     return {
@@ -97,7 +97,7 @@ def _best(summary: Summary, places: list[int], values: NDArray[Any]) -> set[tupl
 
 
 def _compared(summary: Summary, method: str) -> list[str]:
-    """How far ours is above a method, and on how many sets."""
+    """Return how far ours is above a method, and on how many sets."""
     if method == OURS:
         return ["", ""]
     known = np.isfinite(summary.accuracy[summary.methods.index(method)]).any()

@@ -1,4 +1,4 @@
-"""A tabular foundation model as a peer, for those who have it installed."""
+"""A tabular foundation model as a peer, if its library is installed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class TabICL(Peer):
     """TabICL [1]_, a transformer that has the support set in its context; no text.
 
-    It was trained on tables of up to 100 columns and 10 classes, and its authors expect less of it
-    much beyond 100 columns. So wider features are reduced by a principal component analysis of the
-    support set. More classes are the library's to put together, by its hierarchy of classifiers. It
-    was trained on tables of at least 300 rows, which most support sets are not.
+    TabICL was trained on tables of up to 100 columns and 10 classes, and its authors expect less of
+    it much beyond 100 columns. So wider features are reduced by a principal component analysis of
+    the support set. For more classes, the library combines a hierarchy of classifiers. TabICL was
+    trained on tables of at least 300 rows; most support sets have fewer.
 
     Parameters
     ----------
     n_components : int
-        Principal components at most. All features if there are no more.
+        Largest number of principal components. Features that are not wider stay as they are.
     model_path : path or None
-        A checkpoint. None downloads the one that the installed tabicl takes by default.
+        A checkpoint. None downloads the default checkpoint of the installed tabicl.
 
     References
     ----------

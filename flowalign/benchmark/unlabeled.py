@@ -1,4 +1,4 @@
-"""Rows without labels: what methods make of a pool of them, beside one that does without."""
+"""Unlabelled rows: what methods gain from a pool of them, compared with a fit without the pool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNLABELED_METHODS: dict[str, BaseEstimator] = {
 
 @dataclass(frozen=True)
 class PoolFit(Task):
-    """The fits of a method to the cases of one pool, and what it says of the rows that count."""
+    """The fits of a method to the cases of one pool, and its answers for the judged rows."""
 
     pool: str
     estimator: BaseEstimator
@@ -53,17 +53,17 @@ class PoolFit(Task):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The pool, which tables are made of."""
+        """The pool, since each pool has a table."""
         return {"pool": self.pool}
 
     def measure(self, data: FeatureSet) -> dict[str, Any]:
-        """Fit, ask and judge; rows of several batches are judged together.
+        """Fit, predict and judge. Rows of several batches are judged together.
 
         Returns
         -------
         dict
-            As of :meth:`flowalign.benchmark.runner.Fit.measure`. Seconds are means over fits;
-            `choices` are those of the last. Samples of classes that are left out do not count.
+            As from :meth:`flowalign.benchmark.runner.Fit.measure`. Seconds are means over fits, and
+            `choices` are those of the last fit. `n_samples` leaves out samples of absent classes.
         """
         cases = POOLS[self.pool](data, self.n_shots, self.seed)
         found = [self._fit(data, case) for case in cases]
@@ -88,7 +88,7 @@ class PoolFit(Task):
         if takes_them:
             extra["X_unlabeled"] = case.unlabeled
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The rows of X_unlabeled lie elsewhere", UserWarning)
+            warnings.filterwarnings("ignore", "The unlabelled rows lie elsewhere", UserWarning)
             start = time.perf_counter()
             model.fit(data.X_train[rows], data.y_train[rows], table, **extra)
             fitted = time.perf_counter()
@@ -122,25 +122,24 @@ def run_unlabeled(
     Parameters
     ----------
     paths, out, shots, n_seeds, oracle, n_jobs, verbose
-        As for :func:`flowalign.benchmark.run`, whose folder it may share.
+        As for :func:`flowalign.benchmark.run`, which may use the same folder.
     settings : sequence of str
         Some of "semi-supervised", "transductive" and "realistic"; see
         :data:`flowalign.benchmark.pools.SETTINGS` for their pools.
     methods : dict of str to classifier or None
-        With ``fit(X, y, class_embeddings)`` and, if they learn from unlabelled rows, a parameter
-        ``X_unlabeled`` of it and then ``transduction_proba_``; None takes
-        :data:`UNLABELED_METHODS`.
+        Classifiers with ``fit(X, y, class_embeddings)``. If they learn from unlabelled rows,
+        ``fit`` takes ``X_unlabeled``, and ``transduction_proba_`` has the answers for these. None
+        takes :data:`UNLABELED_METHODS`.
 
     Returns
     -------
     list of dict
-        The rows, as of :func:`flowalign.benchmark.run`, with ``pool``.
+        The rows, as from :func:`flowalign.benchmark.run`, with ``pool``.
 
     Notes
     -----
-    Of the semi-supervised setting a set is left out whose samples are all drawn, and so are methods
-    without an answer for new rows. Where all draws are the same and the pool is, too, it is run
-    once.
+    The semi-supervised setting leaves out sets whose samples are all drawn, and methods without an
+    answer for new rows. If all draws have the same samples and the same pool, one draw is run.
     """
     unknown = sorted(set(settings) - set(SETTINGS))
     if unknown:
@@ -169,7 +168,7 @@ def _tasks(
 def _pools(
     data: FeatureSet, settings: Sequence[str], n_shots: int, seed: int
 ) -> Iterator[tuple[str, list[Case]]]:
-    """Yield the pools of a draw, but those that an earlier draw had beside the same samples."""
+    """Yield the pools of a draw, without those that an earlier draw had with the same samples."""
     earlier = range(seed) if all_drawn(data.y_train, n_shots) else ()
     for name in (name for setting in settings for name in SETTINGS[setting]):
         cases = POOLS[name](data, n_shots, seed)
@@ -178,7 +177,7 @@ def _pools(
 
 
 def _same(ones: list[Case], others: list[Case]) -> bool:
-    """Whether the same is given. Then the same rows are judged, too."""
+    """Whether two pools have the same unlabelled rows. Then the same rows are judged, too."""
     return len(ones) == len(others) and all(
         np.array_equal(one.unlabeled, other.unlabeled) and np.array_equal(one.absent, other.absent)
         for one, other in zip(ones, others, strict=True)

@@ -1,4 +1,4 @@
-"""What the peers share that learn from unlabelled rows too."""
+"""The base of peers that also learn from unlabelled rows."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ UNKNOWN = -1  # code of a row without label, as in scikit-learn
 class UnlabeledPeer(Peer):
     """A peer that is fitted to labelled rows and a pool of unlabelled ones.
 
-    A setting of "auto" is chosen as by other peers. The pool stays while a fold is left out.
+    A setting of "auto" is chosen as by other peers. The whole pool is given while a fold is left
+    out.
 
     Attributes
     ----------
     transduction_proba_ : ndarray of shape (m, C)
-        Probabilities of the rows of the pool, in their order; columns as in `classes_`.
+        Probabilities of the rows of the pool, in the order of the pool; columns as in `classes_`.
     transduction_ : ndarray of shape (m,)
-        Labels of the highest.
+        Labels of the highest probabilities.
     inductive : bool
-        Whether rows that were not in the pool can be asked for, by ``predict_proba``.
+        Whether ``predict_proba`` has an answer for rows that were not in the pool.
     """
 
     inductive: ClassVar[bool] = True
@@ -70,7 +71,7 @@ class UnlabeledPeer(Peer):
         if X_unlabeled is None or np.shape(X_unlabeled)[:1] == (0,):
             raise ValueError(
                 f"{type(self).__name__} learns from unlabelled rows and X_unlabeled has none: give "
-                "it at least one row of features, or use a method that needs none."
+                "at least one row of features, or use a method that needs no unlabelled rows."
             )
         width = check_array(X, input_name="X").shape[1]
         pool, _ = check_unlabeled_data(X_unlabeled, X, width)
@@ -93,10 +94,10 @@ class UnlabeledPeer(Peer):
 
 
 class TransductivePeer(UnlabeledPeer):
-    """A peer whose answer is about the rows that it was fitted with, and no others.
+    """A peer that has answers only for the rows that it was fitted with.
 
-    To choose a setting, the rows that are held out, or those of ``X_val``, join the pool and are
-    read there. Rows of ``X_val`` that are in the pool already join it no second time.
+    To choose a setting, the held-out rows, or those of ``X_val``, join the pool, and their answers
+    are read there. Rows of ``X_val`` that are in the pool already are not added again.
     """
 
     inductive: ClassVar[bool] = False
@@ -110,13 +111,13 @@ class TransductivePeer(UnlabeledPeer):
         shared: Any,
         **setting: float,
     ) -> NDArray[Any]:
-        """Return logits, (u, C), of those u of the unit rows, (N, d), whose class is not known.
+        """Return logits, (u, C), of the u unit rows, out of (N, d), whose class is not known.
 
-        ``known``, (N,), are codes, or -1; ``text`` is (C, d); ``shared`` as from ``_prepare``.
+        ``known``, (N,), has codes, or -1. ``text`` is (C, d). ``shared`` comes from ``_prepare``.
         """
 
     def _prepare(self, rows: NDArray[Any]) -> Any:
-        """Work out what depends on the rows alone, whichever are known."""
+        """Compute all that depends on the rows alone, and not on which classes are known."""
         return None
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -152,7 +153,7 @@ class TransductivePeer(UnlabeledPeer):
         self,
         fold: NDArray[Any],
         text: NDArray[Any],
-        X_new: NDArray[Any],  # those of the fold, which are among the rows
+        X_new: NDArray[Any],  # the rows of the fold, which are in the pool already
         **setting: float,
     ) -> NDArray[Any]:
         known = self._known.copy()

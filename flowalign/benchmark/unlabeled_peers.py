@@ -1,8 +1,8 @@
-"""Peers of the aligner that learn from unlabelled rows too, and answer for new ones.
+"""Peers of the aligner that also learn from unlabelled rows, and have answers for new rows.
 
-Those that answer for the pool alone are in :mod:`flowalign.benchmark.gaussian_peers` and
+Peers with answers for the pool alone are in :mod:`flowalign.benchmark.gaussian_peers` and
 :mod:`flowalign.benchmark.dirichlet_peer`. All take ``fit(X, y, class_embeddings,
-X_unlabeled=pool)``, and are listed in ``UNLABELED`` by the names that reports have for them.
+X_unlabeled=pool)``. ``UNLABELED`` lists all of them by their names in reports.
 """
 
 from __future__ import annotations
@@ -33,28 +33,30 @@ SMALLEST_PROBABILITY = 1e-7
 
 
 def logs(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """Logarithms of probabilities, (n, C); a row that no class has reached is uniform."""
+    """Return logarithms of probabilities, (n, C). A row that no class has reached is uniform."""
     return np.log(np.maximum(np.nan_to_num(probabilities), SMALLEST_PROBABILITY))
 
 
 class Spreading(UnlabeledPeer):
     """LabelSpreading of scikit-learn [1]_: labels spread over a graph of neighbours; no text.
 
-    Rows of the pool have what has spread to them, new rows the mean of their neighbours. A row that
-    no label has reached, to which scikit-learn gives zeros or NaN, is uniform.
+    Rows of the pool have the labels that have spread to them. New rows have the mean of their
+    neighbours. If no label has reached a row, scikit-learn gives zeros or NaN, and all classes are
+    equally probable here.
 
     Parameters
     ----------
     n_neighbors : int or "auto"
-        Size of a neighbourhood. A single sample a class: 20. With scikit-learn's 7 most rows are
-        not reached then.
+        Size of a neighbourhood. With a single sample a class: 20. With scikit-learn's 7, labels
+        would not reach most rows.
     alpha : float
-        How much of the labels around it a row takes over. Few rows have labels, so that it is more
-        than scikit-learn's 0.2.
+        How much a row takes over from the labels around it. It is more than scikit-learn's 0.2,
+        since few rows have labels.
 
     Notes
     -----
-    Candidates and ``alpha`` were found with test data of some sets in view, in its favour.
+    Candidates and ``alpha`` were chosen with a view on test data of some sets, in favour of this
+    peer.
 
     References
     ----------
@@ -92,28 +94,28 @@ def _spread(rows: NDArray[Any], known: NDArray[Any], alpha: float, *, n_neighbor
     few = min(n_neighbors, len(rows))
     model = LabelSpreading(kernel="knn", n_neighbors=few, alpha=alpha, max_iter=100)
     with warnings.catch_warnings():
-        # At large alpha the last digits take hundreds of rounds, and change no label.
+        # At large alpha the last digits would take hundreds of rounds and change no label.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows, known)
     return partial(_log_probabilities, model)
 
 
 class SelfTraining(UnlabeledPeer):
-    """SelfTrainingClassifier of scikit-learn [1]_ about a logistic regression; no text.
+    """SelfTrainingClassifier of scikit-learn [1]_ around a logistic regression; no text.
 
-    Rows that are classified with more than a threshold get their label, three times at most.
+    Rows whose best class is more probable than a threshold get its label, in at most three rounds.
 
     Parameters
     ----------
     threshold : float or "auto"
-        A single sample a class: 0.75, scikit-learn's.
+        With a single sample a class: 0.75, as in scikit-learn.
     C : float
-        Inverse strength of the regularisation. It is large, since with features of length 1 no
-        probability would pass a threshold otherwise.
+        Inverse strength of the regularisation. It is large, since otherwise no probability would
+        pass a threshold with features of length 1.
 
     Notes
     -----
-    Candidates and ``C`` were found with test data of some sets in view, in its favour.
+    Candidates and ``C`` were chosen with a view on test data of some sets, in favour of this peer.
 
     References
     ----------
@@ -138,7 +140,7 @@ def _self_trained(rows: NDArray[Any], known: NDArray[Any], C: float, *, threshol
         LogisticRegression(C=C, max_iter=50), threshold=threshold, max_iter=3
     )
     with warnings.catch_warnings():
-        # At large C the last digits would cost most of the time. Few samples a class are the rule.
+        # At large C the last digits would take most of the time. Few samples a class are normal.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         model.fit(rows, known)
@@ -146,24 +148,25 @@ def _self_trained(rows: NDArray[Any], known: NDArray[Any], C: float, *, threshol
 
 
 def _log_probabilities(model: Any, X_new: NDArray[Any]) -> NDArray[Any]:
-    with np.errstate(invalid="ignore"):  # where no label has come near
+    with np.errstate(invalid="ignore"):  # rows that no label has reached
         return logs(model.predict_proba(X_new))
 
 
 class SSTextU(UnlabeledPeer):
     """SS-Text-U [1]_: a linear probe in closed form, of text, labelled rows and pseudo-labels.
 
-    Three times, rows of the pool are assigned to the classes by optimal transport, ten rounds of
-    Sinkhorn and Knopp's at which each class gets the share that it has of the labelled rows; then
-    the weight of a class is its text plus what the rows assigned to it pull. Labelled rows pull
-    with their mean over all classes times half their number in the class [2]_, so that text counts
-    less where there are more. Prediction is by the cosine to the weights, times 100.
+    Three times, the rows of the pool are assigned to the classes by optimal transport, in ten
+    rounds of Sinkhorn and Knopp. Each class gets the share that it has of the labelled rows. Then
+    the weight of a class is its text plus a term of the pool's rows and one of the labelled rows.
+    The term of the labelled rows is their mean over all classes times half their number in the
+    class [2]_, so that the text counts less if there are more of them. Predictions are by cosine to
+    the weights, times 100.
 
     Notes
     -----
-    There is nothing to choose. The rounds are as many as in the paper. The formulas are those of
-    its description and of the code published with it. Where the labelled rows are a draw of as many
-    from each class, the pool counts as balanced too, whatever it is.
+    There is nothing to choose. The number of rounds is the paper's. The formulas are those of the
+    paper and of its published code. If the labelled rows have the same number of each class, the
+    pool counts as balanced too, even if it is not.
 
     References
     ----------
@@ -190,9 +193,9 @@ class SSTextU(UnlabeledPeer):
 
 
 def balanced(logits: NDArray[Any], class_shares: NDArray[Any], n_rounds: int) -> NDArray[Any]:
-    """Assign rows to classes, (m, C), so that each class gets about its share of them.
+    """Assign rows to classes, (m, C), so that each class gets about its share of the rows.
 
-    Sinkhorn and Knopp's: columns are scaled to the shares, (C,), then rows to 1, in turn.
+    The algorithm of Sinkhorn and Knopp scales columns to the shares, (C,), and rows to 1, in turn.
     """
     result = logits.astype(np.float64)
     goal = np.log(class_shares * len(logits))

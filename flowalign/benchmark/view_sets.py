@@ -1,4 +1,4 @@
-"""Feature sets of several views: what several encoders made of the same samples, in one file."""
+"""Feature sets of several views: features of the same samples by several encoders, in one file."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ class ViewSet:
     Attributes
     ----------
     name : str
-        The file's, without its ending.
+        The name of the file without its ending.
     views : dict of str to FeatureSet
-        Two or more, with the same codes. Rows that lack a view are NaN in it; each has some view.
+        Two or more views with the same codes. A row is NaN in the views that it lacks, and has at
+        least one view.
     fingerprint : str
-        Of the contents of the file.
+        Hash of the contents of the file.
     """
 
     name: str
@@ -61,16 +62,16 @@ class ViewSet:
         return len(next(iter(self.views.values())).class_embeddings.classes)
 
     def draw(self, n_shots: int, seed: int) -> NDArray[Any]:
-        """Rows of up to ``n_shots`` training samples of each class, whatever views they have."""
+        """Draw up to ``n_shots`` training samples of each class, whichever views they have."""
         return next(iter(self.views.values())).draw(n_shots, seed)
 
 
 def has_views(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one of several views, by the names of its arrays."""
+    """Whether a file has several views, by the names of its arrays."""
     try:
         with expanded(path).open("rb") as stream:
             names = np.load(stream, allow_pickle=False).files
-    except NO_ARCHIVE:  # whoever reads it says what is wrong
+    except NO_ARCHIVE:  # reading the file later raises an error that says what is wrong
         return False
     return any(name.startswith(VIEW) for name in names)
 
@@ -81,10 +82,10 @@ def load_view_set(path: str | os.PathLike[str]) -> ViewSet:
     Parameters
     ----------
     path : str or path
-        An .npz file as for :func:`load_feature_set`, with ``X_train_<view>`` and ``X_test_<view>``
-        for each view in the place of ``X_train`` and ``X_test``. All have the same samples as rows;
-        a row is NaN in views that the sample lacks. ``class_embeddings_<view>`` are those of a
-        view, ``class_embeddings`` those of all others.
+        An .npz file as for :func:`load_feature_set`, but with ``X_train_<view>`` and
+        ``X_test_<view>`` for each view instead of ``X_train`` and ``X_test``. All views have the
+        same samples as rows. A row is NaN in views that the sample lacks.
+        ``class_embeddings_<view>`` belongs to one view, ``class_embeddings`` to all other views.
 
     Returns
     -------
@@ -93,12 +94,12 @@ def load_view_set(path: str | os.PathLike[str]) -> ViewSet:
     Raises
     ------
     ValueError
-        If the file is not of that form; the message says where.
+        If the file does not have this form; the message says where.
 
     Warns
     -----
     UserWarning
-        As :func:`load_feature_set`.
+        As for :func:`load_feature_set`.
 
     Examples
     --------
@@ -121,7 +122,7 @@ def load_view_set(path: str | os.PathLike[str]) -> ViewSet:
 
 @lru_cache(maxsize=2)
 def _load(path: Path, mtime_ns: int, size: int) -> ViewSet:
-    """Read a file, once for each state of it."""
+    """Read a file, again only if it has changed."""
     names, arrays, fingerprint = read_arrays(path, _wanted)
     views = [name.removeprefix(VIEW) for name in names if name.startswith(VIEW)]
     _check_names(path, views, list(arrays))
@@ -153,7 +154,7 @@ def _wanted(name: str) -> bool:
 
 
 def _check_names(path: Path, views: list[str], names: list[str]) -> None:
-    """Make sure that each view has all arrays, and that no array is of a view that is not there."""
+    """Make sure that each view has all arrays, and that each array belongs to a view."""
     if len(views) < 2:
         found = VIEW + views[0] if views else "none"
         raise ValueError(
@@ -164,7 +165,7 @@ def _check_names(path: Path, views: list[str], names: list[str]) -> None:
     if beside:
         raise ValueError(
             f"{path} has {', '.join(beside)} beside {', '.join(VIEW + view for view in views)}; "
-            "leave it out, or name it as a view, too."
+            "leave it out, or give it the name of a view too."
         )
     taken = MultiViewAligner([]).get_params(deep=False)
     wrong = [VIEW + view for view in views if not view or "__" in view or view in taken]
@@ -186,7 +187,7 @@ def _check_names(path: Path, views: list[str], names: list[str]) -> None:
 
 
 def _table(view: str, names: Any) -> str:
-    """Name of the array with the class embeddings of a view."""
+    """Return the name of the array with the class embeddings of a view."""
     own = f"{NAMES}_{view}"
     return own if own in names or NAMES not in names else NAMES
 

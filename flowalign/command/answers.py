@@ -1,4 +1,4 @@
-"""What a model says of files, or of features: what predict, report and evaluate have in common."""
+"""Answers of a model to files or features, as predict, report and evaluate need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowalign.persistence import load, load_encoder
 
 @dataclass(frozen=True)
 class Answers:
-    """Of n files, in their order.
+    """Answers to n files, in the order of the files.
 
     Attributes
     ----------
@@ -31,10 +31,10 @@ class Answers:
     scores : ndarray of shape (n,)
         High for files of known classes.
     threshold : float
-        Files that score less look like no class.
+        Files with a lower score look like no class.
     classes : ndarray of shape (C,)
     rows : ndarray of shape (n,)
-        Which of the files that were asked for these are; others could not be read.
+        The positions of these files among all files that were given. The others could not be read.
     """
 
     paths: list[str]
@@ -46,22 +46,22 @@ class Answers:
 
     @property
     def codes(self) -> NDArray[np.intp]:
-        """The best class of each, (n,)."""
+        """The best class of each file, as an integer, (n,)."""
         return self.proba.argmax(axis=1)
 
     @property
     def labels(self) -> NDArray[Any]:
-        """Its label, (n,)."""
+        """The label of the best class of each file, (n,)."""
         return self.classes[self.codes]
 
     @property
     def certainty(self) -> NDArray[Any]:
-        """Its probability, (n,)."""
+        """The probability of the best class of each file, (n,)."""
         return self.proba.max(axis=1)
 
     @property
     def unknown(self) -> NDArray[np.bool_]:
-        """Which of them look like no class, (n,)."""
+        """Whether each file looks like no class, (n,)."""
         return self.scores < self.threshold
 
 
@@ -76,9 +76,9 @@ def model_in(path: Path) -> FlowMatchingAligner:
 def answers_to_files(
     args: argparse.Namespace, paths_of: Callable[[str], Sequence[str]]
 ) -> tuple[Answers, str]:
-    """Encode files and answer for them; also whether they are pictures or sounds.
+    """Encode files; return the answers, and whether the files are pictures or sounds.
 
-    `paths_of` lists the files of that kind: which one it is, the model says.
+    The encoder of the model tells the kind, and `paths_of` lists the files of that kind.
     """
     aligner = model_in(args.model_file)
     encoder = load_encoder(
@@ -93,7 +93,7 @@ def answers_to_files(
 
 
 def answers_to_features(model_file: Path, features: Path) -> Answers:
-    """Answer for rows of features; without paths they go by their number, from 0."""
+    """Answer for rows of features. Rows without paths are named by their number, from 0."""
     aligner = model_in(model_file)
     check_is_file(features)
     paths: Any = None

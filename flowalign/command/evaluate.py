@@ -71,11 +71,11 @@ def _summary(answers: Answers, codes: NDArray[np.intp]) -> dict[str, Any]:
 
 
 def _text(found: dict[str, Any], kind: str) -> str:
-    """Say it in lines."""
+    """Return the figures as lines of text."""
     lines = [
         f"Accuracy           {found['accuracy']:7.1%}   of {found['files']} {kind}",
         f"Log-loss           {found['log_loss']:7.3f}   of the probabilities; less is better",
-        f"Calibration error  {found['ece']:7.1%}   between probabilities and how often it is right",
+        f"Calibration error  {found['ece']:7.1%}   between probabilities and accuracy",
         f"Unknown            {found['unknown']:7.1%}   look like no class",
     ]
     if found["unknown_of_wrong"] is not None:

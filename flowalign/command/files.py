@@ -1,4 +1,4 @@
-"""Which files are meant, what they are, and which labels they have."""
+"""The files of a command: their list, their kind and their labels."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def check_is_folder(folder: Path) -> None:
 
 
 def check_can_be_written(path: Path) -> None:
-    """Raise an error now, not after an hour's work, where there is no place for a file."""
+    """Raise an error now, not after an hour's work, if the file cannot be written."""
     if path.exists():
         check_is_file(path)
     elif not path.parent.is_dir():
         raise FileNotFoundError(f"{shown(path.parent)} is no folder; make it first.")
-    folder = path.resolve().parent  # files are replaced there, those behind links too
+    folder = path.resolve().parent  # a file behind a link is replaced where it is
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{shown(folder)} is not open to writing; choose another place.")
 
 
 def listed(inputs: Iterable[Path], kind: str) -> list[str]:
-    """Return the files that are given, and those below the folders that are given."""
+    """Return the given files, and the files below the given folders."""
     endings, paths = ENDINGS[kind], []
     for given in inputs:
         if given.is_dir():
@@ -82,9 +82,10 @@ def listed(inputs: Iterable[Path], kind: str) -> list[str]:
 
 
 def labelled(folder: Path, table: Path | None, kind: str) -> Bunch:
-    """List labelled files: ``X`` (n,), paths, ``y`` (n,), and ``class_names``, label to words.
+    """List labelled files, as the loaders of folders do.
 
-    Warns of files below the folder that have no label.
+    Returns ``X`` (n,), the paths; ``y`` (n,), their labels; and ``class_names``, a dict of label to
+    words. Warns of files below the folder that have no label.
     """
     data = LOADERS[kind](folder) if table is None else _listed_in(table, folder)
     known = {os.path.realpath(path) for path in data.X}
@@ -101,7 +102,7 @@ def labelled(folder: Path, table: Path | None, kind: str) -> Bunch:
 
 
 def _listed_in(table: Path, folder: Path) -> Bunch:
-    """List the files of a table, as a loader does those of a folder."""
+    """List the files of a table, in the form in which a loader lists the files of a folder."""
     check_is_folder(folder)
     labels = _labels_in(table)
     paths = {name: folder / name for name in labels}
@@ -128,7 +129,7 @@ def _labels_in(table: Path) -> dict[str, str]:
     check_is_file(table)
     labels: dict[str, str] = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:  # Excel begins with a mark
+        with table.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a mark first
             rows = csv.DictReader(file)
             header = [name.strip() for name in rows.fieldnames or []]
             rows.fieldnames = header
@@ -138,14 +139,14 @@ def _labels_in(table: Path) -> dict[str, str]:
                     f"them, and is {','.join(header)!r}"
                 )
             for row in rows:
-                more = row.pop(None, [])  # cells beyond the first line's
+                more = row.pop(None, [])  # cells for which the first line has no column
                 if any(cell.strip() for cell in more):
                     raise ValueError(
                         f"line {rows.line_num} has more cells than the first line; put quotes "
                         "around a label that has a comma"
                     )
                 if not any((cell or "").strip() for cell in row.values()):
-                    continue  # spreadsheets write empty lines as commas
+                    continue  # spreadsheets write empty lines as commas alone
                 path, label = ((row[name] or "").strip() for name in COLUMNS)
                 if not path or not label:
                     raise ValueError(f"line {rows.line_num} has no path, or no label")

@@ -27,9 +27,7 @@ def run(args: argparse.Namespace) -> None:
     kind = args.kind or kind_of(args.folder)
     data = labelled(args.folder, args.labels, kind)
     if len(data.class_names) < 2:
-        raise ValueError(
-            f"There is one class, {data.y[0].item()!r}; it takes two or more to choose from."
-        )
+        raise ValueError(f"There is only one class, {data.y[0].item()!r}; give two or more.")
     more = [] if args.unlabeled is None else _others(listed([args.unlabeled], kind), data.X)
     aligner = FlowMatchingAligner(unknown_rate=args.unknown_rate, device=args.device or "auto")
     encoder = _encoder(args, kind)
@@ -51,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
     options = {"model_name": "--model", "pretrained": "--pretrained"}
     again = " ".join(f"{options[name]} {getattr(encoder, name)}" for name in encoder._places())
     if again:
-        print(f"It does not say where the encoder is. With it, give {again} again.")
+        print(f"The model file does not say where the encoder is; always give {again} with it.")
 
 
 def _others(paths: list[str], labelled_paths: Any) -> list[str]:
-    """Leave out files that have a label, so that a folder may have both."""
+    """Leave out files that have a label, so that one folder may hold labelled and other files."""
     known = {os.path.realpath(path) for path in labelled_paths}
     others = [path for path in paths if os.path.realpath(path) not in known]
     if not others:
@@ -64,7 +62,7 @@ def _others(paths: list[str], labelled_paths: Any) -> list[str]:
 
 
 def _encoder(args: argparse.Namespace, kind: str) -> OpenCLIPEncoder | ClapEncoder:
-    """Make the encoder that is asked for, and load it before any file is read."""
+    """Make the encoder that the options name, and load it before any file is read."""
     encoder = OpenCLIPEncoder() if kind == "pictures" else ClapEncoder()
     untrained = args.pretrained == "none"
     given = {"model_name": args.model, "batch_size": args.batch_size, "device": args.device}
@@ -76,8 +74,8 @@ def _encoder(args: argparse.Namespace, kind: str) -> OpenCLIPEncoder | ClapEncod
     encoder.fit()
     if untrained and not encoder._draws_weights():
         raise ValueError(
-            f"--pretrained none: {encoder.model_name} brings its own weights. Of such a model a "
-            "folder with its configuration and without weights is untrained; give that to --model."
+            f"--pretrained none: {encoder.model_name} brings its own weights. For an untrained "
+            "model, give --model a folder that has its configuration and no weights."
         )
     warn_if_untrained(encoder)
     encoder._load()
@@ -93,7 +91,7 @@ def work(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def warn_if_untrained(encoder: OpenCLIPEncoder | ClapEncoder) -> None:
-    """Say, where nobody overlooks it, that answers mean nothing."""
+    """Say on the error output that the answers of an untrained model mean nothing."""
     if encoder._draws_weights():
         print(
             f"WARNING: {encoder.model_name} is untrained. Its weights are random numbers, so the "
@@ -111,16 +109,16 @@ def _counted(labels: Any) -> str:
 
 
 def _estimate(aligner: FlowMatchingAligner, kind: str) -> str:
-    """Say what the samples that were held out say, and how far that goes."""
+    """Return a line with the accuracy on held-out samples, and how far to trust it."""
     scores, source = aligner.stop_scores_, aligner.stop_source_
     if scores is None or source == HELD_OUT_CLASSES:
         return (
-            f"Accuracy: cannot be estimated with one of the {kind} for each class; flowalign "
-            "evaluate counts on others."
+            f"Accuracy: cannot be estimated with one of the {kind} for each class; count it on "
+            "other files with flowalign evaluate."
         )
     at = np.abs(scores["stop_time"] - aligner.stop_time_).argmin()
     without = "it" if source == LEAVE_ONE_OUT else "it and some others"
     return (
         f"Accuracy: about {scores['accuracy'][at]:.0%}, of labelled {kind}, each predicted without "
-        f"{without}. Near-copies among them make it too high; flowalign evaluate counts on others."
+        f"{without}. Near-copies make it too high; count on other files with flowalign evaluate."
     )

@@ -1,4 +1,4 @@
-"""What can be asked for. Nothing here imports more than the standard library."""
+"""The options of all commands. This module imports the standard library alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Classify pictures or sounds from a few labelled examples.
 
 
 def cache_folder() -> Path:
-    """Return where this user's caches are kept, by the custom of the system."""
+    """Return the folder in which the system keeps this user's caches."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "flowalign"
     name, otherwise = "XDG_CACHE_HOME", Path.home() / ".cache"
@@ -64,14 +64,14 @@ def _fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _labels(parser)
     parser.add_argument(
         "--unlabeled", type=expanded, metavar="FOLDER",
-        help="more files of the same classes, at any depth; they help without labels, and those "
-        "that have one are left out",
+        help="folder of more files of the same classes, at any depth; their labels are not "
+        "needed, and files that have one are left out",
     )  # fmt: skip
     kind = parser.add_mutually_exclusive_group()
     for name in ("pictures", "sounds"):
         kind.add_argument(
             f"--{name}", dest="kind", action="store_const", const=name,
-            help=f"take the {name} of a folder that has both",
+            help=f"take the {name} if the folder has both pictures and sounds",
         )  # fmt: skip
     parser.add_argument(
         "--unknown-rate", type=float, default=0.05, metavar="SHARE",
@@ -80,13 +80,13 @@ def _fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument(
         "--model", metavar="NAME",
-        help="of open_clip, ViT-B-32 by default, or local-dir:FOLDER; for sounds a CLAP model of "
-        "transformers, laion/clap-htsat-unfused by default, or a folder with one",
+        help="for pictures a model of open_clip, ViT-B-32 by default, or local-dir:FOLDER; for "
+        "sounds a CLAP model of transformers, laion/clap-htsat-unfused by default, or its folder",
     )  # fmt: skip
     encoder.add_argument(
         "--pretrained", metavar="WEIGHTS",
-        help="openai by default for pictures; a tag of open_clip, or a checkpoint; none is an "
-        "untrained model, for tests alone",
+        help="weights: a tag of open_clip, openai by default for pictures, or a checkpoint; "
+        "'none' is an untrained model, for tests alone",
     )  # fmt: skip
     encoder.add_argument(
         "--views", type=int, default=1, metavar="N",
@@ -100,8 +100,8 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "predict",
         help="answer for new files, in a table",
         description="Answer for new files: a CSV table of path, label, probability, score and "
-        "unknown. The label is always the best class; unknown says whether the file looks like no "
-        "class at all, which is so where its score is below the model's threshold.",
+        "unknown. The label is always the best class. The column unknown says whether the file "
+        "looks like no class at all: whether its score is below the model's threshold.",
     )
     _model(parser)
     parser.add_argument(
@@ -110,11 +110,11 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )  # fmt: skip
     parser.add_argument(
         "--features", type=expanded, metavar="FILE",
-        help="instead of files: rows of features, an array in a .npy file, or X, and paths if "
-        "there are any, in a .npz file; needs no encoder",
+        help="features instead of files, without the encoder: a .npy file with an array, or a "
+        ".npz file with X and, if there are any, paths",
     )  # fmt: skip
     parser.add_argument(
-        "--out", type=expanded, metavar="FILE", help="the table to write; without, it is printed"
+        "--out", type=expanded, metavar="FILE", help="the table to write; it is printed otherwise"
     )
     _encoder(parser)
 
@@ -123,9 +123,9 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = commands.add_parser(
         "report",
         help="answer for new files, in a page with pictures or players",
-        description="Answer for new files, in one HTML page that asks for nothing from outside: "
-        "the files by predicted class, the least certain first, those that look like no class, "
-        "and those whose labels would help most.",
+        description="Answer for new files, in one HTML page that loads nothing from outside. It "
+        "has the files by predicted class, the least certain first, the files that look like no "
+        "class, and the files whose labels would help most.",
     )
     _model(parser)
     parser.add_argument(
@@ -138,8 +138,8 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )  # fmt: skip
     parser.add_argument(
         "--limit", type=int, metavar="N",
-        help="files to show at most, 1000 pictures or 100 sounds by default: those that look like "
-        "no class, and those of which it is least certain",
+        help="files to show at most, 1000 pictures or 100 sounds by default: first those that look "
+        "like no class, then the least certain",
     )  # fmt: skip
     _encoder(parser)
 
@@ -149,8 +149,8 @@ def _evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "evaluate",
         help="count how often a model is right on labelled files",
         description="Count how often a model is right on labelled files that it was not fitted "
-        "to: accuracy, of each class too, how far its probabilities can be trusted, what it would "
-        "call unknown, and what it confuses.",
+        "to. It prints the accuracy, in all and for each class, how far the probabilities can be "
+        "trusted, how many files look unknown, and which classes are confused.",
     )
     _model(parser)
     parser.add_argument(
@@ -177,7 +177,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
 
 def _encoder(parser: argparse.ArgumentParser) -> None:
     encoder = parser.add_argument_group(
-        "encoder", "the model file names it; these are for one that is a folder or file of yours"
+        "encoder", "needed only if the encoder of the fit was a folder or file of yours"
     )
     encoder.add_argument("--model", metavar="NAME", help="as given to fit")
     encoder.add_argument("--pretrained", metavar="WEIGHTS", help="as given to fit")
@@ -185,12 +185,12 @@ def _encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def _work(parser: argparse.ArgumentParser) -> None:
-    """Add what changes how files are encoded, and no answer."""
+    """Add options that change how files are encoded, but no answer."""
     work = parser.add_argument_group("work")
     work.add_argument(
         "--cache", type=expanded, default=cache_folder(), metavar="FOLDER",
-        help="where features are kept, so that a file is encoded once; by default flowalign in "
-        "your folder of caches",
+        help="folder in which features are kept, so that a file is encoded once; by default "
+        "flowalign in your folder of caches",
     )  # fmt: skip
     work.add_argument(
         "--no-cache", dest="cache", action="store_const", const=None, help="keep no features"
@@ -198,9 +198,9 @@ def _work(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--batch-size", type=int, metavar="N", help="files in one pass")
     work.add_argument("--device", help="such as cuda:1; by default a GPU if there is one")
     work.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out what cannot be read, and say so"
+        "--skip-unreadable", action="store_true", help="leave out unreadable files, and list them"
     )
     work.add_argument(
         "--progress", action="store_true", default=None,
-        help="show a bar even where nobody watches; without, in a terminal only",
+        help="always show a progress bar; by default only in a terminal",
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""The page of a report: HTML that asks for nothing from outside.
+"""The page of a report: HTML that loads nothing from outside.
 
-Whatever comes from outside, names of files and classes, is escaped where it enters.
+Names of files and classes come from outside, so they are escaped where they enter.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from flowalign.prompts import words
 
 NEXT = (
     "The labels of these would help most. They look like some class, and the model is less than "
-    "90 % sure which; the closest calls come first, from each class in turn."
+    "90 % sure which. The closest calls come first, from each predicted class in turn."
 )
 UNKNOWN = (
-    "These score below the model's threshold, so they may belong to none of the classes. Each has "
-    "the class that it is most like."
+    "These files score below the model's threshold, so they may belong to none of the classes. "
+    "Each is shown with the class that it is most like."
 )
 
 
@@ -41,7 +41,7 @@ def page(
     Parameters
     ----------
     answers : Answers
-        Of n files.
+        Answers to n files.
     kind : {"pictures", "sounds"}
     kept : ndarray of shape (m,)
         Which files to show, in this order.
@@ -77,10 +77,8 @@ def page(
         model=escape(shown(model)),
         count=len(answers.paths),
         folder=escape(shown(Path(*writer.folder))),
-        left_out=f"{left_out} of which the model is most certain are not shown."
-        if left_out
-        else "",
-        about_sounds=f"Of long sounds the middle {SECONDS} seconds are here."
+        left_out=f"The {left_out} most certain are not shown." if left_out else "",
+        about_sounds=f"Long sounds are cut to the middle {SECONDS} seconds."
         if kind == "sounds"
         else "",
         links="\n".join(_link(*link, max(count for *_, count in links)) for link in links),
@@ -104,7 +102,7 @@ def _link(place: str, label: str, count: int, most: int) -> str:
 
 
 def spelt(label: str) -> str:
-    """Return a class as a reader would have it: words, which can be broken into lines."""
+    """Return a class as words, which a browser can break into lines."""
     return escape(words(label) or label)
 
 
@@ -113,7 +111,7 @@ def _percent(share: float) -> str:
 
 
 class _Writer:
-    """Writes sections of cards; each file is read once."""
+    """Writes sections of cards. A file in two sections is read once."""
 
     def __init__(self, answers: Answers, kind: str) -> None:
         self.answers, self.kind = answers, kind

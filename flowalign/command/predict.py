@@ -13,7 +13,7 @@ from flowalign.command.answers import Answers, answers_to_features, answers_to_f
 from flowalign.command.files import check_can_be_written, listed
 from flowalign.inputs import shown
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets compute cells that begin so
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets compute cells that begin like this
 COLUMNS = ("path", "label", "probability", "score", "unknown")
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         answers, _ = answers_to_files(args, lambda kind: listed(args.inputs, kind))
     _warn_of_formulas(answers)
-    # Names of files may be bytes that are no text, and are to come out as they are.
+    # The bytes of a file's name may be no valid text; the table has them unchanged.
     table = _table(answers).encode("utf-8", "surrogateescape")
     if args.out is None:
         sys.stdout.flush()
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _warn_of_formulas(answers: Answers) -> None:
-    """Warn of names that a spreadsheet would compute; the table has them as they are."""
+    """Warn of names that a spreadsheet would compute. The table has the names unchanged."""
     risky = [text for text in (*answers.classes.tolist(), *answers.paths) if _is_formula(text)]
     if risky:
         warnings.warn(

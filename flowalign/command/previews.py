@@ -12,12 +12,12 @@ import numpy as np
 THUMBNAIL = 288  # pixels; twice what a page shows, for fine screens
 QUALITY = 80
 PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".ogg": "audio/ogg"}
-SMALL = 100_000  # bytes; a sound of that size is put into the page as it is
-SECONDS, RATE = 10, 16_000  # of others the middle
+SMALL = 100_000  # bytes; a smaller sound is put into the page unchanged
+SECONDS, RATE = 10, 16_000  # of the excerpt from the middle of a larger sound
 
 
 def thumbnail(path: str) -> str:
-    """Return a small JPEG of a picture, upright, as the encoder sees it."""
+    """Return a small JPEG of a picture, turned upright as for the encoder."""
     from flowalign.encoders.pictures import read_picture, without_ends
 
     picture = without_ends(read_picture(Path(path).read_bytes()))
@@ -28,7 +28,7 @@ def thumbnail(path: str) -> str:
 
 
 def excerpt(path: str) -> str:
-    """Return a sound that is small, or ten seconds from the middle of another."""
+    """Return a small sound unchanged, or ten seconds from the middle of a larger one."""
     from flowalign.encoders.sounds import read_window
 
     content, ending = Path(path).read_bytes(), Path(path).suffix.lower()

@@ -14,9 +14,9 @@ from flowalign.command.page import page
 from flowalign.inputs import shown
 from flowalign.parameters import integer
 
-LIMITS = {"pictures": 1000, "sounds": 100}  # of files on a page; a sound takes up to 0.5 MB
-N_NEXT = 12  # of them whose labels are asked for
-SURE = 0.9  # a label of what is more certain would tell nothing
+LIMITS = {"pictures": 1000, "sounds": 100}  # files on a page; a sound takes up to 0.5 MB
+N_NEXT = 12  # files in the section "Label next"
+SURE = 0.9  # probability; the label of a more certain file would tell little
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,17 +34,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def to_show(answers: Answers, limit: int) -> NDArray[np.intp]:
-    """Return which files to show: those that look like no class, then the least certain, (m,)."""
+    """Return the rows of files to show: first unknown files, then the least certain ones, (m,)."""
     order = np.lexsort((answers.certainty, ~answers.unknown))
     return order[:limit]
 
 
 def label_next(answers: Answers, n: int = N_NEXT) -> NDArray[np.intp]:
-    """Return the files, n at most, whose labels would help most.
+    """Return the rows of the files, at most n, whose labels would help most.
 
-    These are the files for which the best two classes are nearly as probable, of those that look
-    like some class and are not certain. They are taken from the predicted classes in turn, so that
-    not all are of one.
+    These files look like some class, but their best two classes are nearly as probable as each
+    other. They are taken from each predicted class in turn, so that not all are of one class.
     """
     known = np.flatnonzero(~answers.unknown & (answers.certainty < SURE))
     best = np.sort(answers.proba[known], axis=1)

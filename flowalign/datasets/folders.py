@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 from flowalign.inputs import shorten, shown
 from flowalign.prompts import words
 
-HIDDEN = (".", "__MACOSX")  # beginnings of names; the latter is what macOS leaves in archives
+HIDDEN = (".", "__MACOSX")  # beginnings of names; macOS leaves __MACOSX folders in archives
 
 # What Pillow and libsndfile read wherever they are installed.
 IMAGE_ENDINGS = (
@@ -26,7 +26,7 @@ AUDIO_ENDINGS = (
     ".au", ".snd", ".caf",
 )  # fmt: skip
 
-# What else holds pictures or sounds: read by some installations, or by none.
+# Other files of pictures or sounds. Some installations read them, others do not.
 OTHER_ENDINGS: dict[tuple[str, ...], tuple[str, ...]] = {
     IMAGE_ENDINGS: (
         ".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".apng",
@@ -49,8 +49,8 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     ----------
     root : str or path
         The folder. ``root/tabby_cat/tom.jpg`` is a sample of class ``"tabby_cat"``. Hidden
-        files, and files with other endings, are passed over. Endings are .jpg, .jpeg, .jpe, .jfif,
-        .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .pbm and .pnm, in capitals too.
+        files and files with other endings are passed over. The endings are .jpg, .jpeg, .jpe,
+        .jfif, .png, .webp, .bmp, .gif, .tif, .tiff, .ppm, .pgm, .pbm and .pnm, also in capitals.
 
     Returns
     -------
@@ -64,12 +64,12 @@ def load_image_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no picture, or has pictures in further folders.
+        If `root` has no folders, or if one of these has no picture or has pictures one level lower.
 
     Warns
     -----
     UserWarning
-        If files of other endings look like pictures (.heic, .avif); it counts them.
+        If files with other endings look like pictures (.heic, .avif). The message counts them.
 
     See Also
     --------
@@ -101,8 +101,8 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     ----------
     root : str or path
         The folder. ``root/song_thrush/dawn.wav`` is a sample of class ``"song_thrush"``. Hidden
-        files, and files with other endings, are passed over. Endings are .wav, .wave, .w64,
-        .flac, .ogg, .oga, .opus, .mp3, .aif, .aiff, .aifc, .au, .snd and .caf, in capitals too.
+        files and files with other endings are passed over. The endings are .wav, .wave, .w64,
+        .flac, .ogg, .oga, .opus, .mp3, .aif, .aiff, .aifc, .au, .snd and .caf, also in capitals.
 
     Returns
     -------
@@ -114,12 +114,12 @@ def load_audio_folder(root: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has no folders, or one of them has no sound, or has sounds in further folders.
+        If `root` has no folders, or if one of these has no sound or has sounds one level lower.
 
     Warns
     -----
     UserWarning
-        If files of other endings look like sounds (.m4a, .wma); it counts them.
+        If files with other endings look like sounds (.m4a, .wma). The message counts them.
     """
     return _load_folder(root, "sound", AUDIO_ENDINGS)
 
@@ -141,11 +141,10 @@ def _load_folder(root: str | os.PathLike[str], kind: str, endings: tuple[str, ..
         nested = any(visible_folders(folder / name) for name in empty)
         hint = " They have folders instead: is root one level too high?" if nested else ""
         others = _by_ending(path for name in empty for path in listed[name])
-        hint += f" They have files of other endings ({others}): convert these." if others else ""
+        hint += f" They have files with other endings ({others}): convert these." if others else ""
         raise ValueError(
             f"{shown(folder)} has folders without a {kind} ({', '.join(endings)}): "
-            f"{shorten(empty)}.{hint} A class without samples needs no folder, only a class "
-            "embedding."
+            f"{shorten(empty)}.{hint} Put {kind}s into each of them, or remove it."
         )
     for name in classes:
         for inner in visible_folders(folder / name):
@@ -168,13 +167,13 @@ def with_endings(paths: Iterable[str], endings: tuple[str, ...]) -> list[str]:
 
 
 def warn_of_others(paths: Iterable[str], endings: tuple[str, ...], *, stacklevel: int = 2) -> None:
-    """Warn of paths without one of the endings, for they will be passed over."""
+    """Warn of paths with other endings, which will be passed over."""
     others = set(paths).difference(with_endings(paths, endings))
     if others:
         warnings.warn(
-            f"{len(others)} files were passed over for their endings ({_by_ending(others)}), which "
-            f"not every installation reads. Convert them to {endings[0]}, or add their paths to "
-            "the list: the encoders try whatever they are given.",
+            f"Files were passed over for their endings ({_by_ending(others)}), which not every "
+            f"installation reads. Convert them to {endings[0]}. A file that is given by its own "
+            "path is tried whatever its ending.",
             UserWarning,
             stacklevel=stacklevel,
         )

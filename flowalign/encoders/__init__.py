@@ -1,8 +1,7 @@
 """Encoders: pictures, sounds and texts to features, as scikit-learn transformers.
 
 `OpenCLIPEncoder` needs ``pip install "flowalign[clip]"`` and `ClapEncoder` needs ``pip install
-"flowalign[audio]"``, when they are used, not when they are imported. `CallableEncoder` wraps any
-function.
+"flowalign[audio]"``; both can be imported without. `CallableEncoder` wraps any function.
 """
 
 from flowalign.encoders.callables import CallableEncoder

@@ -28,9 +28,9 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m flowalign
     """Encode a share of the files below a folder."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Encode all pictures (or sounds) below a folder, or a share of them, so that "
-        "several processes, on as many machines, encode all. Under torchrun each process takes "
-        "its share, and its GPU, by itself.",
+        description="Encode all pictures (or sounds) below a folder, or one share of them, so that "
+        "processes on several machines can divide the work. Under torchrun each process takes its "
+        "own share and its own GPU.",
     )
     parser.add_argument(
         "folder",
@@ -39,25 +39,25 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m flowalign
     )
     parser.add_argument(
         "--out", type=expanded, required=True,
-        help="folder; a share becomes features-1-of-8.npz: X (n, d), paths (n,) below the folder, "
-        "encoder (its parameters) and n_listed, the files of all shares",
+        help="folder for the results. Each share is a file such as features-1-of-8.npz, with X (n, "
+        "d), paths (n,) below FOLDER, encoder (its parameters) and n_listed (files of all shares)",
     )  # fmt: skip
-    parser.add_argument("--sounds", action="store_true", help="sounds, by CLAP")
+    parser.add_argument("--sounds", action="store_true", help="encode sounds, with CLAP")
     parser.add_argument(
         "--model", help="of open_clip, ViT-B-32 by default; with --sounds a CLAP of transformers"
     )
     parser.add_argument(
-        "--pretrained", help="weights, or a file of them; of open_clip, openai by default"
+        "--pretrained", help="weights or a file of weights; for open_clip, openai by default"
     )
     parser.add_argument(
         "--shard", type=_shard, metavar="i/n", help="the i-th of n shares, 1/n to n/n"
     )
-    parser.add_argument("--cache", type=expanded, help="folder of a feature cache, for all shares")
+    parser.add_argument("--cache", type=expanded, help="folder of a cache that all shares can use")
     parser.add_argument("--batch-size", type=int, help="inputs in one pass through the model")
-    parser.add_argument("--views", type=int, default=1, help="of each file; their mean is taken")
+    parser.add_argument("--views", type=int, default=1, help="views of each file, to be averaged")
     parser.add_argument("--device", help="such as cuda:1; by default a GPU if there is one")
     parser.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out what cannot be read, and say so"
+        "--skip-unreadable", action="store_true", help="leave out unreadable files, and list them"
     )
     args = parser.parse_args(arguments)
     if not args.folder.is_dir():
@@ -112,7 +112,7 @@ def _encoder(args: argparse.Namespace) -> Encoder:
     if isinstance(encoder, OpenCLIPEncoder) and args.pretrained is None:
         encoder.set_params(pretrained=usual_weights(encoder.model_name))
     if args.device is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        # Fewer devices than processes: each may see its own alone.
+        # There may be fewer devices than processes: a process may see only its own device.
         number = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
         encoder.set_params(device=f"cuda:{number}")
     return encoder

@@ -1,4 +1,4 @@
-"""What every encoder must say: how an item, or a text, becomes a row."""
+"""The interface of a loaded model: how an item or a text becomes a row of features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Backbone(ABC):
-    """A loaded model with its preprocessing: how an item becomes a row, and a text another."""
+    """A loaded model with its preprocessing, which turns items and texts into rows of features."""
 
     reads_files: ClassVar[bool] = True
 
@@ -29,17 +29,17 @@ class Backbone(ABC):
 
     @abstractmethod
     def space(self, modality: str) -> EncoderSpace:
-        """Return what decides about the rows of items, or of texts if `modality` is "text"."""
+        """Return what the rows of items depend on, or those of texts if `modality` is "text"."""
 
     @abstractmethod
     def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[Any]:
-        """Return the model's input for these of its `n_views` views; called from threads.
+        """Return the model's input for some of an item's `n_views` views; called from threads.
 
-        In place of a path comes what is in the file, if the backbone `reads_files`.
+        If the backbone `reads_files`, `item` is the content of the file instead of its path.
         """
 
     def doubt(self, item: Any) -> str | None:
-        """Return why an item that could be prepared may not be what it seems; from threads too."""
+        """Return why a prepared item may not be what it seems, or None; called from threads."""
         return None
 
     @abstractmethod
@@ -51,15 +51,15 @@ class Backbone(ABC):
         """Return one row for each tokenised text."""
 
     def tokenize(self, texts: list[str]) -> tuple[list[Any], list[str]]:
-        """Return the model's input for each text, and the text's content."""
+        """Return the model's input for each text, and a hash of each text's content."""
         return texts, [content_hash(text.encode("utf-8", "surrogatepass")) for text in texts]
 
     def digest(self, item: Any) -> str:
-        """Return the content of an item that is no path."""
+        """Return the hash of the content of an item that is no path."""
         return content_hash(spell_out(item))
 
     def key(self, content: str, number: int, n_views: int) -> str:
-        """Return where the cache keeps view `number` of a content."""
+        """Return the key by which the cache knows view `number` of a content."""
         return content if n_views == 1 else f"{content} view {number} of {n_views}"
 
 
@@ -69,15 +69,16 @@ def is_path(item: Any) -> bool:
 
 
 def content_hash(content: bytes) -> str:
-    """Return the name of a content in the cache."""
+    """Return the hash by which the cache knows a content."""
     return hashlib.sha256(content).hexdigest()
 
 
 def spell_out(item: Any) -> bytes:
     """Spell out an item so that two items have the same spelling only if they are the same.
 
-    Bytes, numbers, plain arrays of them, and lists and tuples of all these. Anything else may hold
-    more than can be seen from here, or less: a path inside a tuple is not what is in the file.
+    Items can be bytes, numbers, plain arrays of them, and lists and tuples of all these. The values
+    of other items do not always tell their content: a path inside a tuple stays the same when its
+    file changes.
     """
     if isinstance(item, bytes):
         return b"bytes %d " % len(item) + item
@@ -89,6 +90,6 @@ def spell_out(item: Any) -> bytes:
     if isinstance(item, Number):
         return f"{type(item).__name__} {item!r} ".encode()
     raise TypeError(
-        f"the cache cannot know a {type(item).__name__} by its content; give paths, numbers, plain "
+        f"the cache cannot tell the content of a {type(item).__name__}; give paths, numbers, plain "
         "arrays, or lists of these, or cache=None"
     )

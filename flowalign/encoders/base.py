@@ -1,7 +1,7 @@
 """The public face that encoders share: scikit-learn transformers of pictures, sounds, anything.
 
-An encoder is stateless and holds parameters only. What needs weights is done by its backbone, which
-is loaded at the first use in a process and is not part of any pickle.
+An encoder is stateless and holds parameters only. Its backbone does all work that needs weights.
+The backbone is loaded at the first use in a process and is not part of any pickle.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flowalign.sphere import unit_rows
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-# Parameters that change no feature of what is there.
+# Parameters that do not change the features of an item.
 NOT_IN_FEATURES = ("batch_size", "cache", "device", "missing", "n_features", "verbose")
 
 
@@ -45,7 +45,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     missing: str = "error"
     _kind: ClassVar[str] = "item"
     _templates: ClassVar[tuple[str, ...]] = ("{}",)
-    _unit_length: ClassVar[bool] = False  # of rows
+    _unit_length: ClassVar[bool] = False  # whether rows have length 1
 
     @abstractmethod
     def _load(self) -> Backbone:
@@ -64,11 +64,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return False
 
     def _is_missing(self, item: Any) -> bool:
-        """Whether there is no item where one might be."""
+        """Whether a cell has no item."""
         return is_missing(item)
 
     def _parts(self, item: Any) -> list[Any] | None:
-        """Return several items, whose rows are averaged, in the place of one; None if it is one."""
+        """Return the items of a cell with several, whose rows are averaged; None for one item."""
         return None
 
     # The public face.
@@ -98,8 +98,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of n items
-            Paths, or the other forms that the class documents. In the place of an item there may be
-            several, or, with ``missing="nan"``, none.
+            Paths, or the other forms that the class documents. One place may hold several items,
+            or, with ``missing="nan"``, none.
 
         Returns
         -------
@@ -112,28 +112,28 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         FileNotFoundError
             If a path does not exist.
         ValueError
-            If an item cannot be read, or is missing; the message names it.
+            If an item cannot be read or is missing. The message names the item.
         """
         return self.encode(X).X
 
     def encode(
         self, X: Any, y: ArrayLike | None = None, *, views: str = "mean", on_error: str = "raise"
     ) -> Bunch:
-        """Encode items outside of a pipeline, where rows may be more, or fewer, than items.
+        """Encode items outside of a pipeline; there may be more or fewer rows than items.
 
         Parameters
         ----------
         X : sequence of n items
             As for `transform`.
         y : array-like of shape (n,), optional
-            Labels, returned for the rows that there are.
+            Labels; those of the returned rows are returned.
         views : {"mean", "stack"}, default="mean"
-            One row for each item, the mean of its views; or one row for each view, those of an
-            item one after the other, their label repeated. Several items in one place are several
-            views of it.
+            One row for each item, the mean of its views; or one row for each view. The rows of an
+            item's views follow one another, and its label is repeated. Several items in one place
+            count as several views.
         on_error : {"raise", "skip"}, default="raise"
-            Whether an item that cannot be read raises, or is left out and reported. Of several in
-            one place, all are left out with it.
+            Whether an item that cannot be read raises, or is left out and reported. All items in
+            the same place are left out with it.
 
         Returns
         -------
@@ -144,7 +144,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If items were skipped, or look like something else than they say.
+            If items were skipped, or may not be what they seem.
         """
         self._check_parameters()
         one_of("views", views, ("mean", "stack"))
@@ -152,7 +152,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = self._items(X)
         labels = None if y is None else np.asarray(y)
         if labels is not None and labels.shape != (len(given),):
-            raise ValueError(f"y must hold {len(given)} labels, as X, got shape {labels.shape}.")
+            raise ValueError(f"y must hold {len(given)} labels, like X, got shape {labels.shape}.")
         skip = on_error == "skip"
         cells = Cells(
             given,
@@ -172,7 +172,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         kinds = f"{self._kind}s"
         _warn_of(failed, f"of {len(given)} {kinds} were skipped")
         _warn_of(work.doubted, f"of {len(cells.items)} {kinds} look odd")
-        if not len(read):  # then only the encoder knows the width
+        if not len(read):  # without rows, only the encoder knows the width
             features = np.empty((0, self._n_features_out), dtype=np.float32)
         if views == "stack":
             features, rows = cells.stacked(features, read, self.n_views)
@@ -204,7 +204,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         found = as_items(texts, "text")
         wrong = [t for t in found if not isinstance(t, str) or not t.strip()]
         if wrong:
-            raise ValueError(f"texts must be strings with something in them, got {wrong[0]!r}.")
+            raise ValueError(f"texts must be strings that are not blank, got {wrong[0]!r}.")
         return self._encoding(found, "text").texts()
 
     def class_embeddings(
@@ -212,16 +212,16 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         class_names: Iterable[str] | Mapping[Any, str],
         templates: str | Iterable[str] | None = None,
     ) -> ClassEmbeddings:
-        """Embed class names: in every template, normalised, averaged, normalised again.
+        """Embed class names: the mean over all templates, normalised before and after.
 
         Parameters
         ----------
         class_names : sequence of str, or dict of label to str
-            Names that are labels as well, underscores read as spaces. Or, for each label, the
-            words that stand for it.
+            Names that are the labels too; their underscores are read as spaces. Or a dict with the
+            words for each label.
         templates : str or sequence of str, optional
-            Sentences with ``{}`` in the place of the name. By default the general set for this
-            kind of data in :mod:`flowalign.prompts`.
+            Sentences with ``{}`` where the name goes. By default the general set for this kind of
+            data in :mod:`flowalign.prompts`.
 
         Returns
         -------
@@ -296,14 +296,14 @@ def _warn_of_repetition(names: list[Any]) -> None:
     repeated = [name for name, n in Counter(map(str, names)).items() if n > 1]
     if repeated:
         warnings.warn(
-            f"class_names lists {shorten(repeated)} more than once, which is one class. If these "
-            "are several classes with one name, give a dict of label to name, and better names.",
+            f"class_names lists {shorten(repeated)} more than once; a repeated name is one class. "
+            "If several classes share a name, give a dict of label to name, and better names.",
             UserWarning,
             stacklevel=3,  # whoever called class_embeddings
         )
 
 
 def described(encoder: BaseEstimator) -> str:
-    """Return the parameters that features depend on, for files to say what made them."""
+    """Return the parameters that features depend on, as text for files of features."""
     params = encoder.get_params().items()
     return repr(sorted((k, v) for k, v in params if k not in NOT_IN_FEATURES))

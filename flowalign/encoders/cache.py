@@ -1,12 +1,12 @@
 """The feature cache: rows that were encoded once, in one SQLite file.
 
-A row is found by what it is made of: the *space* it lives in (weights, architecture and
-preprocessing of an encoder) and the *content* that was encoded (the bytes of a file, not its
-name). SQLite brings what is hard to get right by hand: a row is there or it is not, whichever
-process was killed; many processes may write at once; nothing is executed on reading. Its tables
-are the index, and any SQLite client reads them; the view ``contents`` lists them in words.
+Two keys find a row: its *space* (weights, architecture and preprocessing of the encoder) and the
+*content* that was encoded (the bytes of a file, not its name). SQLite brings what is hard to get
+right by hand. A row is stored whole or not at all, even if a process is killed. Many processes may
+write at once. Reading executes nothing. Any SQLite client reads the tables; the view ``contents``
+lists them in words.
 
-The journal is SQLite's rollback journal, not its write-ahead log, which network file systems do
+The cache uses SQLite's rollback journal, not its write-ahead log, which network file systems do
 not support.
 """
 
@@ -52,14 +52,14 @@ _OF_FEATURES = "space, content, source, vector, checksum"
 
 @dataclass(frozen=True)
 class EncoderSpace:
-    """What decides about the features of a given content.
+    """All that the features of a given content depend on.
 
     Parameters
     ----------
     encoder : str
         A name for readers; not part of the key.
     identity : dict
-        Everything that changes features if it changes, as JSON types.
+        Everything that features depend on, as JSON types.
     """
 
     encoder: str
@@ -79,20 +79,20 @@ class EncoderSpace:
 class FeatureCache:
     """Features by space and content, kept in a folder.
 
-    Once its folder is there, a cache is never the reason that an encoding fails: what cannot be
-    read is encoded again, what cannot be written is not kept, each with a warning; after the first
-    failure to write, an instance no longer tries. A damaged row is found by its checksum. A damaged
-    file is put aside under another name, and a new one is begun.
+    Once its folder exists, a cache never makes an encoding fail. A row that cannot be read is
+    encoded again, and one that cannot be written is not kept, each with a warning. After the first
+    failure to write, an instance no longer tries. Checksums find damaged rows. A damaged file is
+    renamed, and a new one is begun.
 
     Parameters
     ----------
     folder : str or path
-        Where ``features.sqlite`` is or will be; made if it is not there.
+        The folder of ``features.sqlite``. It is made if it does not exist.
 
     Raises
     ------
     ValueError
-        If `folder` is something else than a folder.
+        If `folder` is no folder, or cannot be made.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class FeatureCache:
             raise ValueError(f"cache must be a folder that can be made: {error}.") from error
 
     def load(self, space: EncoderSpace, contents: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the rows that are there, by content."""
+        """Return the stored rows among these contents, by content."""
         rows: dict[str, NDArray[np.float32]] = {}
         damaged: list[str] = []
         key = space.key
@@ -145,20 +145,20 @@ class FeatureCache:
         rows: Mapping[str, NDArray[np.float32]],
         sources: Mapping[str, str],
     ) -> None:
-        """Keep rows, all of them or, if the process dies meanwhile, none.
+        """Keep rows: all of them, or none if the process dies meanwhile.
 
         Parameters
         ----------
         space : EncoderSpace
-            Where they live.
+            The space of the rows.
         rows : dict of str to ndarray of shape (d,)
-            By content.
+            The rows, by content.
         sources : dict of str to str
-            Where each content was found; for readers.
+            Where each content was found, for people who read the table.
         """
         if not self._keeps:
             return
-        self._keeps = False  # until it has worked: one failure, and its wait, is enough
+        self._keeps = False  # until the write has worked; a second failure would wait once more
         key = space.key
         values = []
         for content, row in rows.items():
@@ -179,28 +179,29 @@ class FeatureCache:
             self._keeps = True
 
     def merge(self, folder: str | os.PathLike[str]) -> int:
-        """Take over what another cache has and this one has not.
+        """Add the rows of another cache that this one lacks.
 
-        For machines that cannot share a folder: each fills its own, then one takes them all.
+        For machines that cannot share a folder: each fills a cache of its own, and one of the
+        caches then takes the rows of all others.
 
         Parameters
         ----------
         folder : str or path
-            The folder of the other cache, which stays as it is. No process may be writing to it.
+            The folder of the other cache, which is not changed. No process may be writing to it.
 
         Returns
         -------
         int
-            Rows taken over. Damaged ones are not.
+            The number of rows that were added. Damaged rows are left out.
 
         Raises
         ------
         ValueError
-            If there is no cache that can be read, or rows cannot be written here.
+            If the other cache is missing or cannot be read, or this one cannot be written.
         """
         path = Path(folder).expanduser() / FILE_NAME
-        if not path.is_file():  # it would be made
-            raise ValueError(f"folder={str(folder)!r} has no {FILE_NAME}; give that of a cache.")
+        if not path.is_file():  # SQLite would make it
+            raise ValueError(f"folder={str(folder)!r} has no {FILE_NAME}; give a cache's folder.")
         if self._file.exists() and self._file.samefile(path):
             return 0
         spaces = f"INSERT OR IGNORE INTO spaces ({_OF_SPACES}) VALUES (?, ?, ?)"
@@ -229,7 +230,7 @@ class FeatureCache:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Connect for one call: connections must not be carried through a fork or a pickle."""
+        """Connect for one call, since a connection must not go through a fork or a pickle."""
         database = sqlite3.connect(self._file, timeout=LOCK_SECONDS, isolation_level=None)
         with closing(database):
             for statement in _SCHEMA.split(";"):
@@ -238,13 +239,13 @@ class FeatureCache:
 
     @contextmanager
     def _forgiving(self, done: str) -> Iterator[None]:
-        """Turn a failure of the database into a warning, and put a damaged file aside."""
+        """Turn a failure of the database into a warning, and rename a damaged file."""
         number = self._number()
         try:
             yield
         except (sqlite3.Error, UnicodeError) as error:
             code = getattr(error, "sqlite_errorcode", None)
-            # The low byte is the primary code. A text, or a message, that is no UTF-8 has none.
+            # The low byte is the primary code. Errors about text that is no UTF-8 have no code.
             unusable = code is None or code & 0xFF in (
                 sqlite3.SQLITE_CORRUPT,
                 sqlite3.SQLITE_NOTADB,
@@ -256,7 +257,7 @@ class FeatureCache:
                 self._warn(f"could not be {done} ({error}); features are encoded without it")
 
     def _number(self) -> int | None:
-        """Return the number of the file on its disk; another file of its name has another."""
+        """Return the number of the file on its disk, which tells it from a later file."""
         try:
             return self._file.stat().st_ino
         except OSError:
@@ -265,13 +266,13 @@ class FeatureCache:
     def _put_aside(self, number: int | None, error: Exception) -> None:
         aside = self._file.with_name(f"{FILE_NAME}.damaged-{time.time_ns()}")
         kept = ""
-        if number is not None and number == self._number():  # else another process was quicker
-            # The journal first: it would be applied to a new file of the same name.
+        if number is not None and number == self._number():  # else another process has renamed it
+            # Move the journal first, since SQLite would apply it to a new file of the same name.
             for end in ("-journal", ""):
                 try:
                     os.replace(f"{self._file}{end}", f"{aside}{end}")
                 except OSError:
-                    continue  # there is none, or it may not be moved; then warnings will go on
+                    continue  # it does not exist, or cannot be moved and will be warned of again
                 kept = f" It is kept as {aside.name}."
         self._warn(f"is damaged ({error}); features are encoded again.{kept}".removesuffix("."))
 
@@ -280,17 +281,17 @@ class FeatureCache:
 
 
 def _printable(name: str) -> str:
-    """Spell out what is no UTF-8 in the name of a file, which SQLite would refuse."""
+    """Spell out bytes in the name of a file that are no UTF-8, since SQLite refuses them."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _checksum(space: str, content: str, vector: bytes) -> int:
-    """Return a checksum over row and keys, so that no row can pass for another one's."""
+    """Return a checksum over row and keys, so that no row can pass for that of other keys."""
     return zlib.crc32(vector, zlib.crc32(f"{space} {content}".encode()))
 
 
 def _intact(space: str, content: Any, vector: Any, checksum: Any) -> bool:
-    # SQLite columns hold any type, so a damaged file may hold any here.
+    # A column of SQLite can hold any type, so in a damaged file these values may have any type.
     return (
         isinstance(content, str)
         and isinstance(vector, bytes)

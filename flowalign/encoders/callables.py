@@ -29,36 +29,36 @@ class CallableEncoder(Encoder):
     Parameters
     ----------
     function : callable
-        Takes a list of at most `batch_size` items, as they were given (paths stay paths), and
-        returns one row of features for each, an array-like of shape (m, d).
+        Takes a list of at most `batch_size` items, unchanged (paths stay paths), and returns one
+        row of features for each item, an array-like of shape (m, d).
     text_function : callable, optional
-        The same for a list of texts, for `encode_text` and `class_embeddings`.
+        Takes a list of texts instead, for `encode_text` and `class_embeddings`.
     name : str, optional
-        Names the model, its weights and its preprocessing in the cache, and must change when any of
-        them does: the cache cannot see into a function. Needed with `cache`.
+        Names the model, its weights and its preprocessing in the cache. The name must change when
+        any of them changes, since the cache cannot see into a function. Needed with `cache`.
     average_lists : bool, default=False
-        Whether a list, or tuple, in the place of an item is of several items, such as frames of a
-        video: each is encoded, and kept by the cache, by itself, and their row is the mean of their
-        rows, as the function returned them. By default a list is one item.
+        Whether a list or tuple in one place of X holds several items, such as frames of a video.
+        The function encodes each item by itself, and the cache keeps each row. The row of the place
+        is the mean of these rows. By default a list is one item.
     missing : {"error", "nan"}, default="error"
         What becomes of items that are missing (None, NaN, NA or, with `average_lists`, an empty
-        list): an error that names the place, or a row of NaN. A path without a file behind it is
-        for the function to refuse.
+        list): an error that names the place, or a row of NaN. Paths that do not exist go to the
+        function.
     n_features : int, optional
-        The width of rows. Needed with ``missing="nan"``: where all items are missing, there is
-        nothing to call the function with. With it there are names of features, too.
+        The width of rows. Needed with ``missing="nan"``: if all items are missing, the function is
+        not called and the width is not known otherwise. `get_feature_names_out` needs it too.
     batch_size : int, default=64
         Items in one call of the function.
     cache : str, path or None, default=None
-        A folder in which features are kept; None keeps nothing. Strings and paths are then paths of
-        files, known by their content; numbers, bytes, arrays, and lists and tuples of these are
-        known by their values. Other items are refused.
+        A folder in which features are kept; None keeps nothing. With a cache, strings and paths
+        are paths of files, which the cache knows by their content. It knows numbers, bytes, arrays,
+        and lists and tuples of these by their values. Other items are refused.
     verbose : int, default=0
         Above 0, shows a progress bar.
 
     Notes
     -----
-    Clones share the functions, bound methods and their models included. For pickles and worker
+    Clones share the functions, also bound methods and their models. In pickles and worker
     processes the functions must be importable, as always with pickle.
 
     Examples
@@ -107,14 +107,14 @@ class CallableEncoder(Encoder):
     @property
     def _n_features_out(self) -> int:
         if self.n_features is None:
-            # In these words scikit-learn's set_output takes it for a reason to number the columns.
+            # With these very words, scikit-learn's set_output numbers the columns instead.
             raise AttributeError(
                 "A CallableEncoder without n_features does not provide get_feature_names_out."
             )
         return self.n_features
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Return the names of features, if their number, `n_features`, was given.
+        """Return the names of features, if `n_features` was given.
 
         Parameters
         ----------
@@ -129,9 +129,9 @@ class CallableEncoder(Encoder):
         Raises
         ------
         AttributeError
-            If it was not: only calling the function tells how wide its rows are.
+            If `n_features` was not given: only a call of the function tells the width of rows.
         """
-        self._n_features_out  # noqa: B018 - says better than "not fitted" what is lacking
+        self._n_features_out  # noqa: B018 - raises a better message than "not fitted"
         return super().get_feature_names_out(input_features)
 
     def _parts(self, item: Any) -> list[Any] | None:
@@ -149,7 +149,7 @@ class CallableEncoder(Encoder):
             integer("n_features", self.n_features, low=1)
         elif self.missing == "nan":
             raise ValueError(
-                "n_features must be given with missing='nan', for rows of items that are all "
+                "n_features must be given with missing='nan', for the case that all items are "
                 "missing; got None."
             )
         if self.cache is not None and not (isinstance(self.name, str) and self.name):
@@ -164,7 +164,7 @@ class CallableEncoder(Encoder):
 
 @dataclass(frozen=True)
 class _Function(Backbone):
-    """The functions, which read files themselves."""
+    """The user's functions, which read files themselves."""
 
     reads_files: ClassVar[bool] = False
 
@@ -173,7 +173,7 @@ class _Function(Backbone):
     text_function: Function | None
 
     def space(self, modality: str) -> EncoderSpace:
-        """Return a space that is known by its name alone."""
+        """Return a space that depends on the encoder's name alone."""
         return EncoderSpace(f"{self.name}, {modality}s", {"name": self.name, "modality": modality})
 
     def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[Any]:
@@ -181,11 +181,11 @@ class _Function(Backbone):
         return [item]
 
     def forward(self, inputs: list[Any]) -> NDArray[np.float32]:
-        """Call the function."""
+        """Call `function`."""
         return _rows("function", self.function, inputs)
 
     def forward_text(self, inputs: list[Any]) -> NDArray[np.float32]:
-        """Call the other function."""
+        """Call `text_function`."""
         if self.text_function is None:
             raise ValueError(
                 "This encoder has no text_function. Give it one, or make the table yourself from "

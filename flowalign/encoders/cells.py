@@ -1,4 +1,4 @@
-"""Cells: in one place of X there may be one item, several, whose rows are averaged, or none."""
+"""Cells: one place of X holds one item, none, or several items whose rows are averaged."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 class Cells:
-    """The items in all cells, and the way back from their rows to those of the cells.
+    """The items in all cells, and the way back from rows of items to rows of cells.
 
     Parameters
     ----------
     cells : list
-        What was given, n of them.
+        The n elements of X.
     kind : str
-        What an item is called.
+        What messages call an item.
     parts : callable
-        Returns the items in a cell that has several, and None of one that is an item.
+        Returns the items of a cell that has several, and None for a cell that is one item.
     is_missing : callable
-        Whether there is no item in a cell, or in a part of it.
+        Returns whether a cell, or a part of one, has no item.
     allow_missing : bool
-        Whether what is missing is passed over, instead of failing its cell.
+        Whether missing items are passed over. Otherwise their cells fail.
 
     Attributes
     ----------
     items : list
-        Of all cells, one after the other.
+        The items of all cells, cell after cell.
     owners : ndarray of int of shape (m,)
-        The positions of the cells that these are in.
+        The position of the cell of each item.
     empty : list of int
         The positions of the cells without an item.
     failed : dict of int to str
-        Why cells cannot be encoded, by position.
+        Why cells cannot be encoded, by position of the cell.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Cells:
             if not allow_missing and (len(there) < len(several) or not there):
                 what = "lists what is missing" if there else "is missing"
                 self.failed[i] = (
-                    f"{kind} {i} of X {what}: {shorten([cell])[:60]}. Leave it out, or go on "
-                    "without it: missing='nan'."
+                    f"{kind} {i} of X {what}: {shorten([cell])[:60]}. Leave it out, or set "
+                    "missing='nan'."
                 )
                 continue
             if not there:
@@ -78,26 +78,26 @@ class Cells:
         self.owners = np.array(owners, dtype=np.intp)
 
     def fail(self, failed: Mapping[int, str]) -> None:
-        """Note why items cannot be read, by their position among all: nor can their cells."""
+        """Note why items cannot be read, by position among all items. Their cells fail too."""
         for position in sorted(failed):
             self.failed.setdefault(int(self.owners[position]), failed[position])
 
     def stacked(
         self, rows: Rows, read: NDArray[np.intp], n_each: int = 1
     ) -> tuple[Rows, NDArray[np.intp]]:
-        """Return the rows of cells, one for each item, with the positions of the cells.
+        """Return a row for each item, and the position of its cell.
 
         Parameters
         ----------
         rows : ndarray of shape (r * n_each, d)
-            Of items, in their order.
+            Rows of items, in the order of the items.
         read : ndarray of int of shape (r,)
-            Which items they are of.
+            The positions of these items among all items.
         n_each : int, default=1
-            Rows of each item. As many of NaN stand for a cell without one.
+            Rows of each item. A cell without an item has as many rows of NaN.
         """
         owners = self.owners[read]
-        if self.failed:  # with one item of a cell, the others go
+        if self.failed:  # if one item of a cell fails, the others are left out too
             kept = ~np.isin(owners, [*self.failed])
             rows, owners = rows[np.repeat(kept, n_each)], owners[kept]
         owners = np.repeat(owners, n_each)
@@ -112,16 +112,16 @@ class Cells:
     def means(
         self, rows: Rows, read: NDArray[np.intp], *, unit_length: bool
     ) -> tuple[Rows, NDArray[np.intp]]:
-        """Return a row for each cell, the mean of its items' rows, with the cells' positions.
+        """Return the mean of the items' rows for each cell, and the position of each cell.
 
         Parameters
         ----------
         rows : ndarray of shape (r, d)
-            Of items, in their order.
+            Rows of items, in the order of the items.
         read : ndarray of int of shape (r,)
-            Which items they are of.
+            The positions of these items among all items.
         unit_length : bool
-            Whether rows have length 1, and means shall have it too.
+            Whether rows have length 1, so that means are scaled to it too.
         """
         rows, owners = self.stacked(rows, read)
         cells, first, counts = np.unique(owners, return_index=True, return_counts=True)
@@ -138,7 +138,7 @@ class Cells:
 
 
 def as_items(values: Any, kind: str) -> list[Any]:
-    """Return items as a list; a single one, or a table of several columns, is refused."""
+    """Return items as a list. A single item, or a table of several columns, is refused."""
     single = str | bytes | os.PathLike | Mapping | Set
     if isinstance(values, single) or not hasattr(values, "__len__"):
         raise TypeError(f"Give {kind}s as a list, even a single one; got {type(values).__name__}.")
@@ -150,7 +150,7 @@ def as_items(values: Any, kind: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUT":
         if values.ndim > 1 and values.shape[1:] != (1,):
             raise ValueError(f"Give {kind}s in one column, got shape {values.shape}.")
-        values = values.ravel().tolist()  # None where it is masked
+        values = values.ravel().tolist()  # None where values are masked
     elif hasattr(values, "to_pylist"):  # a column of pyarrow
         values = values.to_pylist()
     items = list(values)
@@ -160,24 +160,24 @@ def as_items(values: Any, kind: str) -> list[Any]:
 
 
 def is_missing(item: Any) -> bool:
-    """Whether this is what stands in a table where nothing does: None, NaN, NA or NaT."""
+    """Whether this stands for a missing value in a table: None, NaN, NA or NaT."""
     if item is None or item is np.ma.masked:
         return True
     if isinstance(item, Real):
         return bool(item != item)
-    pandas = sys.modules.get("pandas")  # if it was not imported, there is nothing of it
+    pandas = sys.modules.get("pandas")  # if pandas was not imported, no item comes from it
     return pandas is not None and (item is pandas.NA or item is pandas.NaT)
 
 
 def form_of(value: Any) -> str:
-    """Say what was given in place of a list."""
+    """Describe a value that was given where a list belongs."""
     if hasattr(value, "shape"):
         return f"an array of shape {tuple(value.shape)}"
     return f"a {type(value).__name__} of {len(value)}"
 
 
 def listed(cell: Any) -> list[Any] | None:
-    """Return what a cell lists, be it a column or an array of no numbers; None if it does not."""
+    """Return the items of a list, a column or an array without numbers; None for other cells."""
     if isinstance(cell, list | tuple):
         return [*cell]
     if hasattr(cell, "to_list"):  # a column of pandas or of polars

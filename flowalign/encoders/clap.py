@@ -30,10 +30,10 @@ from flowalign.prompts import AUDIO_TEMPLATES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Entries of a configuration that name a version or a place, and change no feature.
+# Entries of a configuration that name a version or a place. Features do not depend on them.
 NAMES_ONLY = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"}
 
-# Part of what the cache knows features by: change it when `read_window` changes.
+# Part of the keys of the feature cache: change it when `read_window` changes.
 PREPROCESSING = "mean of channels; windows 1"
 
 
@@ -43,29 +43,29 @@ class ClapEncoder(TorchEncoder):
     Parameters
     ----------
     model_name : str, default="laion/clap-htsat-unfused"
-        As for transformers: a repository of the hub, or a folder with a model, its feature
-        extractor and its tokenizer.
+        A repository of the hub, or a folder with a model, its feature extractor and its tokenizer,
+        as for transformers.
     pretrained : str or None, default=None
-        A repository or folder whose weights are to be taken in place of those of `model_name`. A
-        folder `model_name` that has a configuration and no weights gets **random** ones, drawn from
-        `random_state`, good for tests only.
+        A repository or folder whose weights replace those of `model_name`. If `model_name` is a
+        folder with a configuration and no weights, the weights are **random**, drawn from
+        `random_state`, and good for tests only.
     device : str or torch.device, default="auto"
-        Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
+        Where the model runs, always in float32. ``"auto"`` takes cuda, then mps, then cpu.
     batch_size : int, default=32
         Sounds, or texts, in one pass through the model.
     n_views : int, default=1
         Views of each sound: windows of the length that the model takes (10 s), evenly spaced from
-        beginning to end. A single one lies in the middle. `transform` averages the views of a
+        beginning to end. A single window lies in the middle. `transform` averages the views of a
         sound; ``encode(..., views="stack")`` does not.
     sampling_rate : int, default=48000
-        The rate of sounds given as arrays without one, in Hz. Files know their own.
+        The rate of sounds given as arrays without a rate, in Hz. Files have their own rate.
     missing : {"error", "nan"}, default="error"
         What becomes of sounds that are missing (None, NaN, NA, an empty string or list): an error
-        that names the place, or a row of NaN. A path without a file behind it is an error either
-        way, for it is more often misspelt than left out.
+        that names the place, or a row of NaN. A path that does not exist is always an error, since
+        it is most often misspelt.
     cache : str, path or None, default=None
-        A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
-        its name, in whichever process.
+        A folder in which features are kept; None keeps nothing. The same content is encoded once,
+        under any name and in any process.
     random_state : int, default=0
         Seeds random weights.
     verbose : int, default=0
@@ -73,25 +73,25 @@ class ClapEncoder(TorchEncoder):
 
     Notes
     -----
-    Rows have length 1. Sounds are paths of anything that libsndfile reads (WAV, FLAC, OGG, MP3), or
-    arrays or tensors of floats of shape (frames,), (frames, channels) or (channels, frames). With a
-    rate of their own they come as pairs, ``(array, rate)`` or ``(rate, array)``, or, as in the
-    datasets library, as dicts ``{"array": array, "sampling_rate": rate}``. Full scale is 1: what
-    exceeds it by 20 dB, or has nothing but whole numbers beyond it, is refused, for it holds
-    integers that were never scaled. Channels are averaged; any sampling rate is converted to that
-    of the model; what is shorter than the model's window is repeated, as in its training. Texts
+    Rows have length 1. Sounds are paths of files that libsndfile reads (WAV, FLAC, OGG, MP3), or
+    arrays or tensors of floats of shape (frames,), (frames, channels) or (channels, frames). A
+    sound with its own rate is a pair, ``(array, rate)`` or ``(rate, array)``, or, as in the
+    datasets library, a dict ``{"array": array, "sampling_rate": rate}``. Full scale is 1. Samples
+    that exceed it by 20 dB are refused, and so are whole numbers beyond it: they are integers that
+    were never scaled. Channels are averaged, and any sampling rate is converted to that of the
+    model. A sound shorter than the model's window is repeated, as in the model's training. Texts
     longer than the model's context are cut.
 
-    The feature extractor of transformers crops long sounds at random and, for models with feature
-    fusion, declares a random one of each batch to be long. Here every window has its place and none
-    is long, so that the features of a sound depend on that sound alone.
+    The feature extractor of transformers crops long sounds at random. For models with feature
+    fusion it also declares a random sound of each batch to be long. Here every window has a fixed
+    position and no sound is long, so that the features of a sound depend on that sound alone.
 
-    In the place of a sound there may be a list of paths of several. Their row is the mean of their
-    rows, scaled to length 1: as these have length 1, each sound counts alike. Each is encoded, and
-    kept by the cache, by itself.
+    One place of X may hold a list of paths of several sounds. Its row is the mean of their rows,
+    scaled to length 1. These rows have length 1, so each sound counts alike. The cache keeps each
+    sound by itself.
 
-    Weights are loaded when first needed, once per process. They are not part of pickles, and
-    clones share them.
+    Weights are loaded when first needed, once per process. Pickles do not hold them, and clones
+    share them.
 
     References
     ----------
@@ -143,14 +143,14 @@ class ClapEncoder(TorchEncoder):
         return is_pair(values) or (is_array and values.shape[1] <= 8)
 
     def _items(self, X: Any) -> list[Any]:
-        # NumPy makes a table of objects of what were pairs, or sounds of one length.
+        # NumPy makes a table of objects out of pairs, and out of sounds of equal length.
         if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2 and X.shape[1] > 1:
             X = [tuple(row) for row in X]
         return super()._items(X)
 
     def _parts(self, item: Any) -> list[Any] | None:
         parts = listed(item)
-        # A list of others than paths is a sound: samples, with their rate or without.
+        # A list that has no paths is one sound: samples, with or without their rate.
         if parts and not any(part is None or is_path(part) for part in parts):
             return None
         return parts
@@ -175,7 +175,7 @@ class _CLAP(TorchBackbone):
     array_rate: int = 48_000
 
     def digest(self, item: Any) -> str:
-        """Return the hash of samples, beside their rate."""
+        """Return the hash of samples and their rate."""
         if isinstance(item, bytes):
             return super().digest(item)
         samples, rate = samples_and_rate(item, self.array_rate)
@@ -212,15 +212,15 @@ class _CLAP(TorchBackbone):
         return _rows(self.model.get_text_features(**tokens))
 
     def tokenize(self, texts: list[str]) -> tuple[list[list[int]], list[str]]:
-        """Texts are known by their tokens, which are all that the model sees."""
-        # RoBERTa counts positions from 2 on.
+        """Return tokens and their hashes. The cache knows a text by its tokens."""
+        # RoBERTa's positions start at 2.
         longest = self.model.config.text_config.max_position_embeddings - 2
         tokens = self.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
         return tokens, [content_hash(repr(row).encode()) for row in tokens]
 
 
 def _rows(features: Any) -> NDArray[np.float32]:
-    """Return the rows in the tensor of transformers 4, or in the output object of version 5."""
+    """Return rows from the tensor of transformers 4 or from the output object of version 5."""
     rows = features if isinstance(features, torch.Tensor) else features.pooler_output
     return unit_rows_of(rows)
 
@@ -253,14 +253,14 @@ def _load(
 
 
 def _settings(configuration: Any) -> Any:
-    """Leave out of a configuration, and of those inside it, what changes no feature."""
+    """Leave out entries that features do not depend on, also in configurations inside."""
     if not isinstance(configuration, dict):
         return configuration
     return {k: _settings(v) for k, v in configuration.items() if k not in NAMES_ONLY}
 
 
 def _trained(transformers: Any, source: str, config: Any) -> Any:
-    """Load weights, all of them: what a checkpoint lacks, transformers would draw at random."""
+    """Load weights. All must be there, since transformers would draw missing ones at random."""
     model, report = transformers.ClapModel.from_pretrained(
         source, config=config, output_loading_info=True
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-# Part of what the cache knows features by: change it when `read_picture` or `random_crop` change.
+# Part of the keys of the feature cache: change it when `read_picture` or `random_crop` change.
 PREPROCESSING = "upright, on white; crops 1"
 
 
@@ -41,28 +41,29 @@ class OpenCLIPEncoder(TorchEncoder):
     Parameters
     ----------
     model_name : str, default="ViT-B-32"
-        As for open_clip: the name of an architecture, ``"hf-hub:org/name"``, or
+        As for open_clip: the name of an architecture; ``"hf-hub:org/name"``; or
         ``"local-dir:path"`` for a folder with ``open_clip_config.json`` and weights.
     pretrained : str or None, default=None
         As for open_clip: the tag of published weights (``"laion2b_s34b_b79k"``; see
         ``open_clip.list_pretrained()``) or the path of a checkpoint. With None, an architecture has
-        **random** weights drawn from `random_state`, good for tests only; ``hf-hub:`` and
-        ``local-dir:`` names bring their own, unless the folder has no checkpoint, and take None.
+        **random** weights drawn from `random_state`, good for tests only. ``hf-hub:`` and
+        ``local-dir:`` names bring their own weights and take None. A folder without a checkpoint
+        has random weights too.
     device : str or torch.device, default="auto"
-        Where the model runs: ``"auto"`` takes cuda, then mps, then cpu. In float32 everywhere.
+        Where the model runs, always in float32. ``"auto"`` takes cuda, then mps, then cpu.
     batch_size : int, default=64
         Pictures, or texts, in one pass through the model.
     n_views : int, default=1
-        Views of each picture. The first is the whole picture; the others are random crops of half
-        of its area or more, mirrored at random, the same ones whenever the picture is encoded.
+        Views of each picture. The first is the whole picture. The others are random crops of half
+        of its area or more, mirrored at random. A picture always has the same crops.
         `transform` averages the views of a picture; ``encode(..., views="stack")`` does not.
     missing : {"error", "nan"}, default="error"
         What becomes of pictures that are missing (None, NaN, NA, an empty string or list): an error
-        that names the place, or a row of NaN. A path without a file behind it is an error either
-        way, for it is more often misspelt than left out.
+        that names the place, or a row of NaN. A path that does not exist is always an error, since
+        it is most often misspelt.
     cache : str, path or None, default=None
-        A folder in which features are kept; None keeps nothing. A content is encoded once, whatever
-        its name, in whichever process.
+        A folder in which features are kept; None keeps nothing. The same content is encoded once,
+        under any name and in any process.
     random_state : int, default=0
         Seeds random weights, and the crops.
     verbose : int, default=0
@@ -72,17 +73,17 @@ class OpenCLIPEncoder(TorchEncoder):
     -----
     Rows have length 1. Pictures are paths, PIL images or uint8 arrays of shape (height, width, 3),
     with a fourth channel for transparency, or (height, width) for grey. For many pictures give
-    paths: what is decoded stays in memory as long as the PIL image does. Pictures are turned
-    upright as their EXIF data say; transparent parts are put on white; grey of 16 bits is scaled to
-    8, with a warning if it comes out nearly black; then comes the preprocessing that the model was
-    trained with. Texts longer than the model's context are cut by its tokenizer.
+    paths, since a decoded PIL image stays in memory. Pictures are turned upright as their EXIF data
+    say. Transparent parts are put on white. Grey of 16 bits is scaled to 8, with a warning if it
+    comes out nearly black. Then comes the preprocessing that the model was trained with. The
+    tokenizer cuts texts longer than the model's context.
 
-    In the place of a picture there may be a list of several, such as frames of a video or views of
-    one thing. Their row is the mean of their rows, scaled to length 1: as these have length 1, each
-    picture counts alike. Each is encoded, and kept by the cache, by itself.
+    One place of X may hold a list of several pictures, such as frames of a video or views of one
+    thing. Its row is the mean of their rows, scaled to length 1. These rows have length 1, so each
+    picture counts alike. The cache keeps each picture by itself.
 
-    Weights are loaded when first needed, once per process. They are not part of pickles, and
-    clones share them.
+    Weights are loaded when first needed, once per process. Pickles do not hold them, and clones
+    share them.
 
     References
     ----------
@@ -164,19 +165,19 @@ class OpenCLIPEncoder(TorchEncoder):
 
 
 def brings_weights(model_name: str) -> bool:
-    """Whether a name is of a folder, or of a hub's repository, with weights in it."""
+    """Whether a name is that of a folder or of a hub's repository, which have weights."""
     return str(model_name).startswith(("local-dir:", "hf-hub:"))
 
 
 def is_published(model_name: str, pretrained: str) -> bool:
-    """Whether open_clip lists these weights of an architecture; asks nobody else."""
+    """Whether open_clip itself lists these weights of an architecture; no hub is asked."""
     model = str(model_name).replace("/", "-")
     tags = require("open_clip", "clip").list_pretrained_tags_by_model(model)
     return str(pretrained).lower().replace("-", "_") in tags
 
 
 def usual_weights(model_name: str) -> str | None:
-    """Return what commands take where none are named: without, weights would be random."""
+    """Return the weights that commands take by default, since None would be random weights."""
     return None if brings_weights(model_name) else "openai"
 
 
@@ -192,13 +193,13 @@ class _CLIP(TorchBackbone):
         return super().digest(np.asarray(read_picture(item)))
 
     def key(self, content: str, number: int, n_views: int) -> str:
-        """Return the content itself for the whole picture; crops are numbered within their seed."""
+        """Return the content itself for the whole picture, and with number and seed for a crop."""
         return content if number == 0 else f"{content} crop {number} of seed {self.crop_seed}"
 
     def prepare(self, item: Any, numbers: Sequence[int], n_views: int) -> list[torch.Tensor]:
         """Return preprocessed pixels, each (3, height, width)."""
         picture = read_picture(item)
-        # By content, not by position: whatever else is encoded, a picture has the same crops.
+        # The seed depends on the content, not on the position, so a picture always has its crops.
         seed = [self.crop_seed, *hashlib.sha256(picture.tobytes()).digest()] if any(numbers) else []
         crops = (random_crop(picture, np.random.default_rng([*seed, k])) for k in numbers if k)
         plain = [picture] if 0 in numbers else []
@@ -219,7 +220,7 @@ class _CLIP(TorchBackbone):
         return unit_rows_of(self.model.encode_text(self.batch(inputs)))
 
     def tokenize(self, texts: list[str]) -> tuple[list[torch.Tensor], list[str]]:
-        """Texts are known by their tokens, which are all that the model sees."""
+        """Return tokens and their hashes. The cache knows a text by its tokens."""
         tokens = self.tokenizer(texts)
         return [*tokens], [content_hash(row.numpy().tobytes()) for row in tokens]
 
@@ -230,7 +231,7 @@ def _load(
 ) -> _CLIP:
     open_clip = require("open_clip", "clip")
     architecture = model_name if ":" in model_name else model_name.replace("/", "-")
-    # Some weights were trained with another activation than their architecture's usual one.
+    # Some weights were trained with another activation than the usual one of the architecture.
     trained = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else {}
     options = {"force_quick_gelu": bool(trained.get("quick_gelu")), "pretrained_text": False}
     with loading(model_name, pretrained):
@@ -245,7 +246,7 @@ def _load(
         configuration = open_clip.get_model_config(architecture)
     preprocessing = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     preprocess = open_clip.transform.image_transform_v2(preprocessing, is_train=False)
-    if preprocessing.resize_mode == "shortest":  # and then takes the middle
+    if preprocessing.resize_mode == "shortest":  # followed by a crop of the middle
         preprocess.transforms.insert(0, without_ends)
     identity = fingerprint(model, configuration)
     return _CLIP(

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from flowalign.encoders.cache import EncoderSpace, FeatureCache
 
 HASHED_AHEAD = 1024  # contents are small
-STORE_ROWS, STORE_SECONDS = 1024, 1.0  # what an interruption may cost, against the cost of storing
+STORE_ROWS, STORE_SECONDS = 1024, 1.0  # at most so much is lost by an interruption
 _FILES = HashMemo()
 
 
 class _Input(NamedTuple):
-    """What the model gets, where its row belongs, and the position of the item it comes from."""
+    """An input of the model, the place of its row, and the position of its item."""
 
     key: str
     value: Any
@@ -39,28 +39,28 @@ class _Input(NamedTuple):
 
 @dataclass
 class Encoding:
-    """One call of an encoder: its table of rows grows from what the cache knows to what is wanted.
+    """One call of an encoder: rows come from the cache first, and then from the model.
 
     Parameters
     ----------
     backbone : Backbone
         The model.
     space : EncoderSpace
-        Where rows are kept.
+        The space of the rows in the cache.
     items : list
-        What to encode.
+        The items to encode.
     kind : str
-        What an item is called.
+        What messages call an item.
     owners : sequence of int
-        The position in X of each item, by which messages call those that are no paths.
+        The position of each item in X, by which messages name items that are no paths.
     n_features : int or None
-        The width of the rows of items, if it was said.
+        The width of rows, if the user gave it.
     cache : FeatureCache or None
-        Where rows are kept.
+        The cache of rows.
     batch_size : int
         Inputs in one pass through the model.
     skip : bool, default=False
-        Whether to leave out what cannot be read, instead of raising.
+        Whether to leave out items that cannot be read, instead of raising.
     progress : str or None, default=None
         The title of a progress bar; None shows none.
     """
@@ -77,7 +77,7 @@ class Encoding:
     progress: str | None = None
     table: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)  # why items could not be read
-    doubted: dict[int, str] = field(default_factory=dict)  # what is odd about those that could
+    doubted: dict[int, str] = field(default_factory=dict)  # what is odd about the items read
 
     def texts(self) -> NDArray[np.float32]:
         """Encode texts, (m, e)."""
@@ -94,21 +94,21 @@ class Encoding:
         Parameters
         ----------
         n_views : int
-            Views of each.
+            Views of each item.
 
         Returns
         -------
         features : ndarray of shape (m * n_views, d)
-            Of the items that could be read, one view after the other.
+            Rows of the items that could be read: all views of an item, then those of the next.
         kept : ndarray of shape (m,)
-            Their positions.
+            The positions of these items.
         """
         contents = self._contents()
         keys = [
             [self.backbone.key(content, k, n_views) for k in range(n_views)] for content in contents
         ]
         self._look_up(key for of_item in keys for key in of_item)
-        missing: dict[int, list[int]] = {}  # of each content once: its first item, and the views
+        missing: dict[int, list[int]] = {}  # once for each content: its first item, and the views
         seen: set[str] = set()
         for i, content in enumerate(contents):
             views = [k for k in range(n_views) if keys[i][k] not in self.table]
@@ -134,8 +134,8 @@ class Encoding:
         features = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
         if rows and self.n_features not in (None, features.shape[1]):
             raise ValueError(
-                f"n_features is {self.n_features}, and there are {features.shape[1]} features; "
-                "give their number."
+                f"n_features is {self.n_features}, but rows have {features.shape[1]} features; set "
+                "n_features to that number."
             )
         return features, np.array(kept, dtype=np.intp)
 
@@ -144,10 +144,10 @@ class Encoding:
             self.table = self.cache.load(self.space, keys)
 
     def _contents(self) -> list[str]:
-        """Return the content of each item; without a cache, the item's identity will do.
+        """Return the content of each item, or without a cache the item's identity.
 
-        With a cache, contents come first, on their own: most often all rows are known, and nothing
-        has to be decoded.
+        With a cache, all contents are hashed before anything is decoded, since most often all rows
+        are known and no item has to be decoded.
         """
         if self.cache is None:
             return [f"item {id(item)}" for item in self.items]
@@ -167,7 +167,7 @@ class Encoding:
         return _FILES.get(item) or _read_and_hash(item)[1]
 
     def _read(self, i: int, content: str) -> Any:
-        """Return what the backbone prepares: the item, or what is in its file."""
+        """Return what the backbone prepares: the item, or the content of its file."""
         item = self.items[i]
         if not is_path(item) or not self.backbone.reads_files:
             return item
@@ -183,8 +183,8 @@ class Encoding:
     ) -> Generator[_Input, None, None]:
         """Read and prepare items in threads.
 
-        The threads of a CPU that computes wait for one another in every layer, so one that decodes
-        meanwhile holds up all of them: there, reading and computing take turns.
+        Threads that compute on a CPU wait for one another in every layer, so a thread that decodes
+        at the same time delays all of them. On a CPU, reading and computing therefore take turns.
         """
         positions = [*missing]
         ahead = max(1, self.batch_size // n_views) * (2 if self.backbone.reads_ahead else 1)
@@ -204,7 +204,7 @@ class Encoding:
         forward: Callable[[list[Any]], NDArray[np.float32]],
         contents: Sequence[str] | None = None,
     ) -> None:
-        """Add to the table, and to the cache, the rows of a stream."""
+        """Compute the rows of a stream of inputs; add them to the table and to the cache."""
         width = len(next(iter(self.table.values()))) if self.table else None
         fresh: dict[str, NDArray[np.float32]] = {}
         sources: dict[str, str] = {}
@@ -215,7 +215,7 @@ class Encoding:
                     width = len(row) if width is None else width
                     if len(row) != width:
                         raise ValueError(
-                            f"{self._name(one.position)} has {len(row)} features where others have "
+                            f"{self._name(one.position)} has {len(row)} features, others have "
                             f"{width}. With a cache: does the name tell this model from others?"
                         )
                     if contents is not None and not self._unchanged(one.position, contents):
@@ -231,7 +231,7 @@ class Encoding:
     def _forward(
         self, part: list[_Input], forward: Callable[[list[Any]], NDArray[np.float32]]
     ) -> Iterator[tuple[_Input, NDArray[np.float32]]]:
-        """Yield the rows of a batch; where it fails and may skip, one by one."""
+        """Yield the rows of a batch. If it fails and items may be skipped, encode one by one."""
         try:
             rows = forward([one.value for one in part])
         except Exception as error:
@@ -254,7 +254,7 @@ class Encoding:
                 self._fail(one.position, ValueError("its features are NaN or infinite"))
 
     def _unchanged(self, i: int, contents: Sequence[str]) -> bool:
-        """Whether a file that the backbone read itself still is what the cache knows it as."""
+        """Whether a file that the backbone read itself still has the content of its cache key."""
         if self.cache is None or self.backbone.reads_files or not is_path(self.items[i]):
             return True
         if self._identify(i) == contents[i]:
@@ -273,7 +273,7 @@ class Encoding:
         return shown(item) if is_path(item) else f"{self.kind} {self.owners[i]} of X"
 
     def _fail(self, i: int, error: Exception) -> None:
-        """Note why an item could not be read, or raise it, naming the item."""
+        """Note why an item could not be read, or raise an error that names the item."""
         if isinstance(error, MemoryError):
             raise error
         kind: type[Exception] = ValueError
@@ -284,12 +284,13 @@ class Encoding:
         elif isinstance(error, TypeError):
             kind, reason = TypeError, f"{self._name(i)}: {why}."
         if not self.skip:
-            raise kind(reason) from error
+            hint = "encode(..., on_error='skip') (--skip-unreadable) leaves such items out."
+            raise kind(f"{reason} {hint}") from error
         self.failed[i] = reason
 
 
 def _read_and_hash(path: str | os.PathLike[str]) -> tuple[bytes, str]:
-    """Read a file, and remember its content if it is at rest."""
+    """Read and hash a file, and remember the hash if the file has not just been written."""
     stamp = _FILES.stamp(path)
     with open(path, "rb", buffering=0) as file:
         opened = file.readall()

@@ -1,4 +1,4 @@
-"""Loading of encoder models: once per process, reproducibly, with an error that names the extra."""
+"""Loading of encoder models: once per process, reproducibly, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class TorchEncoder(Encoder):
 
     @abstractmethod
     def _draws_weights(self) -> bool:
-        """Whether weights are random ones, drawn from `random_state`."""
+        """Whether weights are random, drawn from `random_state`."""
 
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
-        """Return which parameters are files or folders, instead of names of what is published."""
+        """Return the parameters that are files or folders, not names of published models."""
 
     def _plain(self, name: str) -> str:
-        """Return a name of what is published in its usual spelling."""
+        """Return the name of a published model or its weights in the usual spelling."""
         return str(name)
 
     @property
@@ -78,7 +78,7 @@ class TorchEncoder(Encoder):
         return super()._is_missing(item) or (isinstance(item, str) and not item)
 
     def _source(self, folder: str, *, drawn: bool) -> tuple[Any, ...]:
-        """Return all that decides about a loaded model, the seed only where weights are drawn."""
+        """Return all that a loaded model depends on; the seed only if weights are random."""
         pretrained = None if self.pretrained is None else str(self.pretrained)
         stamps = _file_stamp(folder), _file_stamp(pretrained)
         seed = self.random_state if drawn else None
@@ -97,11 +97,11 @@ class TorchBackbone(Backbone):
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether the model leaves the processor free meanwhile."""
+        """Whether the processor is free while the model computes."""
         return self.device.type != "cpu"
 
     def space(self, modality: str) -> EncoderSpace:
-        """Return the joint space, by modality."""
+        """Return the joint space of items and texts, with the modality in its key."""
         return EncoderSpace(f"{self.name}, {modality}s", {**self.identity, "modality": modality})
 
     def width(self) -> int:
@@ -109,7 +109,7 @@ class TorchBackbone(Backbone):
         return self.forward_text(self.tokenize(["a"])[0]).shape[1]
 
     def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Stack inputs on the device of the model, without waiting where that is possible."""
+        """Stack inputs on the device of the model, without waiting for the copy if possible."""
         stacked = torch.stack(inputs)
         if self.device.type == "cuda":
             stacked = stacked.pin_memory()
@@ -117,12 +117,12 @@ class TorchBackbone(Backbone):
 
 
 def unit_rows_of(features: torch.Tensor) -> NDArray[np.float32]:
-    """Return what a model gave as rows of length 1."""
+    """Return the output of a model as rows of length 1."""
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
 def require(module: str, extra: str) -> Any:
-    """Import a module of an optional dependency."""
+    """Import a module of an optional dependency, or name the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -136,7 +136,7 @@ def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
     """Keep the last two loaded models, so that clones of an encoder share one.
 
     An encoder holds no weights: grid searches clone it for every fit, and pickles stay small.
-    One thread loads at a time; the others then find the model loaded.
+    One thread loads at a time. Threads that wait for it use the same model.
     """
     cached = lru_cache(maxsize=2)(load)
 
@@ -150,7 +150,7 @@ def once_per_process(load: Callable[..., T]) -> Callable[..., T]:
 
 @contextmanager
 def loading(model_name: str, pretrained: str | None) -> Iterator[None]:
-    """Name the parameters in whatever error a library raises while it loads a model."""
+    """Name the parameters in any error that a library raises while it loads a model."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -161,10 +161,8 @@ def loading(model_name: str, pretrained: str | None) -> Iterator[None]:
 
 @contextmanager
 def drawn_from(seed: int, name: str) -> Iterator[None]:
-    """Let a module built inside draw its weights from a seed; torch's generator is put back."""
-    _LOG.warning(
-        "%s has random weights, drawn from random_state=%d: no use but in tests", name, seed
-    )
+    """Draw the weights of a module built inside from a seed, then restore torch's generator."""
+    _LOG.warning("%s has random weights, drawn from random_state=%d: for tests only", name, seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -177,23 +175,23 @@ def has_no_weights(folder: str) -> bool:
 
 
 def fingerprint(model: nn.Module, configuration: Any) -> dict[str, str]:
-    """Hash weights and architecture, (name of the hash) -> (hash).
+    """Return the hashes of weights and architecture, by name.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model with its weights.
     configuration : JSON types
-        What the library built it from: the number of heads, say, is in no weight.
+        The configuration of the library. It tells what weights do not, such as the number of heads.
     """
     weights = hashlib.sha256()
-    # Buffers that are not saved, masks among them, decide as well.
+    # Features also depend on buffers that are not saved, such as masks.
     tensors = dict(chain(model.named_buffers(), model.state_dict().items()))
     for name, value in sorted(tensors.items()):
         weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         plain = value.detach().cpu().contiguous().reshape(-1)
         weights.update(plain.view(torch.uint8).numpy())
-    # Activations have no weights but are spelled out by the module.
+    # Activations have no weights, but the module's text names them.
     text = repr(model) + json.dumps(configuration, sort_keys=True, default=repr)
     return {
         "weights": weights.hexdigest(),
@@ -202,7 +200,7 @@ def fingerprint(model: nn.Module, configuration: Any) -> dict[str, str]:
 
 
 def _file_stamp(path: str | None) -> tuple[Any, ...]:
-    """Say whether a model's file or folder has changed; empty for what is neither."""
+    """Return stamps that show whether a model's file or folder has changed; empty for a name."""
     if path is None or not os.path.exists(path):
         return ()
     files = [Path(path), *sorted(Path(path).glob("*"))]

@@ -1,4 +1,4 @@
-"""Pictures as encoders want them: upright, RGB, and, on request, cropped and flipped at random."""
+"""Pictures as encoders need them: upright, RGB, and on request cropped and flipped at random."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 _DECODING = threading.Lock()
 
-# Shares of the area and ratios of the sides that a random crop may have.
+# Bounds of a random crop: its share of the area, and the ratio of its sides.
 CROP_AREA = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
-# How many times longer than wide a picture may be before its ends are cut off. Of its middle, a
-# square of the shorter side is seen, and a little around it blends in when it is resized.
+# A picture more times longer than wide than this loses its ends. The model sees the square in its
+# middle; resizing blends in a little around that square.
 LONGEST = 16
 
 # Values of 16-bit data below this fit into 12 bits, which cameras and scanners give.
@@ -34,20 +34,21 @@ def read_picture(opened: Any) -> Image:
     Parameters
     ----------
     opened : bytes, PIL image or ndarray of uint8
-        The content of a file, or a picture; arrays of shape (height, width), for grey, or (height,
-        width, channels), for 3 (RGB) or 4 channels (with transparency).
+        The content of a file, or a picture. Arrays have shape (height, width) for grey, or (height,
+        width, channels) with 3 channels (RGB) or 4 (with transparency).
 
     Returns
     -------
     PIL.Image.Image
-        Turned upright as its EXIF data say, transparent parts on white, 16-bit grey scaled to 8.
+        The picture in RGB, turned upright as its EXIF data say, with transparent parts on white and
+        16-bit grey scaled to 8 bits.
 
     Raises
     ------
     ValueError
-        If there is no picture in it, a damaged one, or one of more pixels than Pillow admits.
+        If `opened` has no picture, a damaged one, or one of more pixels than Pillow admits.
     TypeError
-        If it is something else.
+        If `opened` is of another type.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -70,14 +71,14 @@ def read_picture(opened: Any) -> Image:
                 picture = Image.fromarray(opened)
             else:
                 picture = opened
-                with _DECODING:  # the same picture may be in the list, and in two threads, twice
+                with _DECODING:  # two threads may have the same picture, if X lists it twice
                     picture.load()
             return _rgb(ImageOps.exif_transpose(picture))
     except (MemoryError, _TooLarge):
         raise
     except UnidentifiedImageError as error:  # its text has an address in memory
         raise ValueError("no picture, or a damaged one (of no format that Pillow knows)") from error
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise errors of many types
         raise ValueError(f"no picture, or a damaged one ({error})") from error
 
 
@@ -91,12 +92,12 @@ class _TooLarge(ValueError):
 
 @contextmanager
 def _too_large_said() -> Iterator[None]:
-    """Say what Pillow's guard against decompression bombs means, and how to go on."""
+    """Explain errors of Pillow's guard against decompression bombs, and say what to do."""
     from PIL import Image
 
     try:
         yield
-    # The warning comes as an error where a user's filter makes it one.
+    # The warning is raised if a user's filter turns warnings into errors.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _TooLarge(
             f"it is too large for Pillow ({error}); make it smaller or, if you trust it, raise "
@@ -105,7 +106,7 @@ def _too_large_said() -> Iterator[None]:
 
 
 def doubt(opened: Any) -> str | None:
-    """Return why a picture that `read_picture` takes may come out nearly black; None if not."""
+    """Return why `read_picture` may make this picture nearly black, or None."""
     from PIL import Image
 
     if not isinstance(opened, bytes | Image.Image):
@@ -120,7 +121,7 @@ def doubt(opened: Any) -> str | None:
         return None
     return (
         f"its 16-bit values end at {largest} of 65535, which is nearly black; if they are data of "
-        "fewer bits, scale them to 16, or give it as a uint8 array"
+        "fewer bits, scale them to 16 bits, or give the picture as a uint8 array"
     )
 
 
@@ -129,12 +130,12 @@ def _rgb(picture: Image) -> Image:
 
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    if picture.mode.startswith("I;16"):  # convert would clip it instead of scaling
+    if picture.mode.startswith("I;16"):  # convert would clip the values instead of scaling them
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {picture.mode} have no known range; convert it to 8 bits")
     if picture.has_transparency_data:
-        # What a transparent pixel hides is arbitrary, most often black.
+        # The colour of a transparent pixel is arbitrary, most often black.
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
@@ -143,8 +144,8 @@ def _rgb(picture: Image) -> Image:
 def random_crop(picture: Image, rng: np.random.Generator) -> Image:
     """Cut out a random part, and mirror it in half of the cases.
 
-    The way in which few-shot methods for CLIP augment their training pictures, in the manner of
-    Inception's crops [1]_.
+    Few-shot methods for CLIP augment their training pictures in this way, after the crops of
+    Inception [1]_.
 
     References
     ----------
@@ -166,11 +167,11 @@ def random_crop(picture: Image, rng: np.random.Generator) -> Image:
 def without_ends(picture: Image) -> Image:
     """Cut off the ends of a very long picture, for a model that sees the middle alone.
 
-    To bring the shorter side to the size that a model takes, such a picture would grow to any
-    length first: one of 20000 x 1 pixels to 4 GB.
+    Resizing brings the shorter side to the size that the model takes, which would make the longer
+    side huge: a picture of 20000 x 1 pixels would grow to 4 GB.
     """
     short, long = sorted(picture.size)
-    ends = (long - LONGEST * short) // 2  # of equal length: the middle stays the middle
+    ends = (long - LONGEST * short) // 2  # both ends are equal, so the middle stays the middle
     if ends <= 0:
         return picture
     left, top = (ends, 0) if picture.width == long else (0, ends)

@@ -1,4 +1,4 @@
-"""Sounds as encoders want them: one channel, one sampling rate, a window of fixed position."""
+"""Sounds as encoders need them: one channel, one sampling rate, windows at fixed positions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_CHANNELS = 32
-MAX_RATE = 1_000_000  # Hz; bats are recorded at half of that
-MAX_PEAK = 10.0  # full scale is 1; a recording in floats may overshoot it, but not by 20 dB
+MAX_RATE = 1_000_000  # Hz; recordings of bats have up to half of it
+MAX_PEAK = 10.0  # full scale is 1; a recording in floats may exceed it, but not by 20 dB
 
 FORMS = (
     "paths or arrays of floats of shape (frames,), (frames, channels) or (channels, frames), alone "
@@ -30,7 +30,7 @@ SCALING = "samples / 32768 for 16 bits, (samples - 128.0) / 128 for 8 bits witho
 def read_window(
     opened: Any, *, rate: int, array_rate: int, seconds: float, number: int, count: int
 ) -> NDArray[np.float32]:
-    """Read one of several windows, evenly spaced over a sound; a single one lies in the middle.
+    """Read one of several windows, evenly spaced over a sound. A single one is in the middle.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ def read_window(
     rate : int
         Sampling rate of the result, in Hz.
     array_rate : int
-        Sampling rate of samples that come without one, in Hz.
+        Sampling rate of samples that come without a rate, in Hz.
     seconds : float
-        Length of a window. What is shorter is returned whole.
+        Length of a window. A shorter sound is returned whole.
     number, count : int
-        Which window, of how many.
+        The number of the window, from 0, and the number of windows.
 
     Returns
     -------
@@ -53,9 +53,9 @@ def read_window(
     Raises
     ------
     ValueError
-        If there is no sound in it, a damaged one, one with NaN, or one of another scale.
+        If `opened` has no sound, a damaged one, one with NaN, or one whose full scale is not 1.
     TypeError
-        If it is something else.
+        If `opened` is of another type.
     """
     if isinstance(opened, bytes):
         samples, source_rate = _read_file(opened, seconds, number, count)
@@ -83,22 +83,22 @@ def window(length: int, size: int, number: int, count: int) -> tuple[int, int]:
 
 
 def samples_and_rate(item: Any, array_rate: int) -> tuple[NDArray[Any], int]:
-    """Return a sound that is no file as samples, frames first, with their rate.
+    """Return the samples, frames first, and the rate of a sound that is not in a file.
 
     Parameters
     ----------
     item : array-like, pair, dict, or decoder of torchcodec
-        Floats of shape (frames,), (frames, channels) or (channels, frames); or these with their
-        rate: beside it, on either side, or named "array" and "sampling_rate".
+        Floats of shape (frames,), (frames, channels) or (channels, frames). With a rate, they are a
+        pair in either order, or a dict with "array" and "sampling_rate".
     array_rate : int
-        The rate of samples that come without one, in Hz.
+        The rate of samples that come without a rate, in Hz.
 
     Returns
     -------
     samples : ndarray of shape (frames, channels)
-        The values as they are.
+        The values, not scaled.
     rate : int
-        In Hz.
+        The sampling rate in Hz.
     """
     if isinstance(item, Mapping):
         if not {"array", "sampling_rate"} <= item.keys():
@@ -106,7 +106,7 @@ def samples_and_rate(item: Any, array_rate: int) -> tuple[NDArray[Any], int]:
                 f"Sounds given as dicts must have 'array' and 'sampling_rate', got {[*item]}"
             )
         return _frames_first(item["array"]), _rate(item["sampling_rate"])
-    if hasattr(item, "get_all_samples"):  # what the datasets library gives in place of a dict
+    if hasattr(item, "get_all_samples"):  # a decoder, which the datasets library now returns
         decoded = item.get_all_samples()
         return _frames_first(decoded.data), _rate(decoded.sample_rate)
     if is_pair(item):
@@ -116,7 +116,7 @@ def samples_and_rate(item: Any, array_rate: int) -> tuple[NDArray[Any], int]:
 
 
 def is_pair(item: Any) -> bool:
-    """Whether these are samples and their rate, as most libraries return them, or as scipy does."""
+    """Whether this is a pair of samples and their rate, in either order."""
     is_two = isinstance(item, tuple | list) and len(item) == 2
     return is_two and _is_number(item[0]) != _is_number(item[1])
 
@@ -138,11 +138,11 @@ def _rate(value: Any) -> int:
 
 
 class _WrongScale(ValueError):
-    """Samples that are no floats around -1 to 1."""
+    """Samples whose full scale is not 1."""
 
 
 def _check_scale(blocks: Iterable[NDArray[Any]]) -> None:
-    """Refuse integers in the guise of floats; the model would take them for deafening noise."""
+    """Refuse integers that were turned into floats unscaled: the model would hear loud noise."""
     peak, whole = 0.0, True
     for block in blocks:
         finite = block[np.isfinite(block)]
@@ -161,7 +161,7 @@ def _read_file(
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate = _rate(file.samplerate)
-            if file.subtype in ("FLOAT", "DOUBLE"):  # others cannot leave full scale
+            if file.subtype in ("FLOAT", "DOUBLE"):  # other subtypes cannot exceed full scale
                 _check_scale(file.blocks(1 << 20, dtype="float32", always_2d=True))
             start, stop = window(file.frames, ceil(seconds * rate), number, count)
             file.seek(start)
@@ -171,8 +171,8 @@ def _read_file(
             return samples, rate
     except (MemoryError, _WrongScale):
         raise
-    except Exception as error:  # libsndfile's own, and whatever seeking in a damaged file gives
-        why = getattr(error, "error_string", error)  # without the address of what was opened
+    except Exception as error:  # of libsndfile, or of any type from seeking in a damaged file
+        why = getattr(error, "error_string", error)  # without the object's address in memory
         raise ValueError(f"no sound, or a damaged one ({why})") from error
 
 
@@ -200,6 +200,6 @@ def _frames_first(values: Any) -> NDArray[Any]:
     if first <= MAX_CHANNELS < second:
         return samples.T
     raise ValueError(
-        f"in shape {samples.shape} frames and channels, of which there may be {MAX_CHANNELS}, "
-        "cannot be told apart; give one channel, or the mean of all"
+        f"frames and channels cannot be told apart in shape {samples.shape}, since there may be up "
+        f"to {MAX_CHANNELS} channels; give one channel, or the mean of all"
     )

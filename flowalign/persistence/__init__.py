@@ -1,8 +1,8 @@
 """Fitted aligners in files that are safe to open.
 
 A model is one safetensors file: arrays, and a JSON header with everything else. Opening one runs
-no code, imports nothing by name and reads no pickle; what is in it is checked against what an
-aligner can be. ``docs/decisions/0009-persistence.md`` has the format.
+no code, imports nothing by name and reads no pickle. All contents are checked against what an
+aligner can hold. ``docs/decisions/0009-persistence.md`` has the format.
 """
 
 from flowalign.persistence.encoder_loading import load_encoder
@@ -27,10 +27,10 @@ SKOPS_TRUSTED = [
     "flowalign.reserve.Reserve",
     "flowalign.spaces.ProcrustesMap",
 ]
-"""What aligners and encoders are made of, for ``skops.io.load(file, trusted=SKOPS_TRUSTED)``.
+"""Types of which aligners and encoders are made: ``skops.io.load(file, trusted=SKOPS_TRUSTED)``.
 
-Making any of these runs no code. A function in a `CallableEncoder` is its user's, who adds its
-name. DataFrames, Series, tensors, devices and paths are not in the list. Give such parameters in
-another form: class embeddings as a `ClassEmbeddings` or an array, class priors as an array or a
-dict, devices and paths as strings.
+Making objects of these types runs no code. If a `CallableEncoder` holds a function of yours, add
+the function's name. DataFrames, Series, tensors, devices and paths are not in the list. Give such
+parameters in another form: class embeddings as a `ClassEmbeddings` or an array, class priors as an
+array or a dict, devices and paths as strings.
 """

@@ -1,4 +1,4 @@
-"""What a model can hold, to those who write it and those who read it."""
+"""What a model file can hold: shared by writing and reading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-# Of the header's "fitted": the attribute of the aligner, and the types that its value may have.
+# For each key of the header's "fitted": the aligner's attribute and the types of its value.
 FITTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "joint": ("joint_", (bool,)),
     "n_iter": ("n_iter_", (int,)),
@@ -17,17 +17,17 @@ FITTED: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 SCALARS = (str, int, float, bool, type(None))
 NUMBER_KINDS = "biuf"
-MAX_PADDED = 2**24  # bytes of strings in an array wider than they are
-# Parameters that are not stored. A cache is read by pickle, so a model must not bring one.
+MAX_PADDED = 2**24  # bytes of an array that is wider than its strings
+# Parameters that are not stored. joblib reads its cache by pickle, so a file must not name one.
 LEFT_OUT = ("memory",)
 
 
 def check_strings(dtype: np.dtype[Any], strings: list[str]) -> None:
-    """Refuse a dtype so much wider than its strings that a small file would fill the memory."""
+    """Refuse a dtype far wider than its strings: a small file could fill the memory with it."""
     if dtype.kind == "U" and dtype.itemsize * len(strings) > MAX_PADDED:
         needed = 4 * max(map(len, strings))
         if dtype.itemsize > needed:
             raise ValueError(
-                f"labels have the dtype {dtype}, of which they need {needed // 4} characters; "
-                "fit to labels of that width."
+                f"labels have the dtype {dtype} and need only {needed // 4} characters; fit to "
+                "labels of that width."
             )

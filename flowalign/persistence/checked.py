@@ -1,4 +1,4 @@
-"""Values of a file that nobody vouches for: each is taken once, and checked."""
+"""Values of an untrusted file: each is taken once and checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Keys:
-    """A dict whose keys are taken one by one, each of a type; none may be left over."""
+    """A dict whose values are taken one by one, each of a known type. None may be left over."""
 
     def __init__(self, values: Any, name: str) -> None:
         if type(values) is not dict:
@@ -16,10 +16,10 @@ class Keys:
         self.values, self.name = dict(values), name
 
     def take(self, key: str, kind: Any) -> Any:
-        """Take the value of a key, of exactly this type or one of these."""
+        """Take the value of a key. Its type must be exactly `kind`, or one of a tuple of types."""
         value = self.values.pop(key)
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        if type(value) not in kinds:  # exactly: True is an int
+        if type(value) not in kinds:  # not isinstance, for which True is an int
             raise ValueError(f"{self.name}.{key} is {value!r}.")
         return value
 
@@ -33,13 +33,13 @@ class Keys:
 
 
 def named(beginning: str, unread: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Take the arrays whose names begin like this, without that beginning."""
+    """Take the arrays whose names have this beginning; return them without the beginning."""
     names = [name for name in unread if name.startswith(beginning)]
     return {name.removeprefix(beginning): unread.pop(name) for name in names}
 
 
 def shaped(array: NDArray[Any], shape: tuple[int | None, ...], dtype: Any = None) -> NDArray[Any]:
-    """Check the shape, None being any length, and the dtype, None being any float."""
+    """Check shape and dtype. None is any length in the shape, and any float as the dtype."""
     fits = array.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What a model file says of its encoder: names and hashes, never a path, an address or code."""
+"""The encoder's entry in a model file: names and hashes, never a path, an address or code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ KINDS: dict[str, type[OpenCLIPEncoder] | type[ClapEncoder]] = {
     "open_clip": OpenCLIPEncoder,
     "clap": ClapEncoder,
 }
-# Parameters that are numbers, and between what. A file must not ask for a million views.
+# Parameters that are numbers, with their bounds. A file must not ask for a million views.
 NUMBERS = {
     "open_clip": {"n_views": (1, 1000), "random_state": (0, 2**32 - 1)},
     "clap": {"n_views": (1, 1000), "random_state": (0, 2**32 - 1), "sampling_rate": (1, MAX_RATE)},
 }
 PLACES = ("model_name", "pretrained")  # parameters that may be files or folders
-IDENTITY = ("architecture", "preprocessing", "weights")  # as the cache knows features by
+IDENTITY = ("architecture", "preprocessing", "weights")  # as in the keys of the feature cache
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-# Of each kind, what a model and its weights may be called; None stands for none.
+# For each kind of encoder, the patterns for names of models and of weights.
 NAMES = {
     "open_clip": (rf"{WORD}|hf-hub:{WORD}/{WORD}", WORD),
     "clap": (rf"{WORD}/{WORD}", rf"{WORD}/{WORD}"),
@@ -33,18 +33,18 @@ NAMES = {
 
 
 class EncoderEntry(NamedTuple):
-    """The entry of a file, checked.
+    """The checked entry of a file.
 
     Attributes
     ----------
     kind : str
-        Out of :data:`KINDS`.
+        A key of :data:`KINDS`.
     params : dict
-        Parameters that features depend on. None stands for a place, which a file does not tell.
+        Parameters that features depend on. None stands for a path, which a file never has.
     local : tuple of str
-        Which parameters were files or folders on the machine of the fit.
+        Names of the parameters that were files or folders on the machine of the fit.
     identity : dict of str
-        SHA-256 of what makes features what they are, by :data:`IDENTITY`.
+        SHA-256 of each part of :data:`IDENTITY`. Features depend on these parts.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class EncoderEntry(NamedTuple):
 
 
 def store_encoder(encoder: Any, width: int) -> dict[str, Any]:
-    """Return what the header says of an encoder whose rows have this width; it is loaded."""
+    """Load an encoder whose rows must have this width; return its entry for the header."""
     kind = next((kind for kind, cls in KINDS.items() if type(encoder) is cls), None)
     if kind is None:
         raise TypeError(
@@ -84,13 +84,13 @@ def store_encoder(encoder: Any, width: int) -> dict[str, Any]:
 
 
 def hashes(encoder: TorchEncoder) -> dict[str, str]:
-    """Hash what makes an encoder's features what they are, part by part; it is loaded."""
+    """Load an encoder; return the hash of each part that its features depend on."""
     identity = encoder._load().identity
     return {part: hashlib.sha256(identity[part].encode()).hexdigest() for part in IDENTITY}
 
 
 def check_encoder(entry: Any) -> EncoderEntry:
-    """Return the entry of a file, or raise ValueError; nothing is imported, opened or asked for."""
+    """Return the checked entry, or raise ValueError. Nothing is imported, opened or downloaded."""
     keys = Keys(entry, "encoder")
     kind, params = keys.take("kind", str), Keys(keys.take("params", dict), "encoder.params")
     local, identity = (
@@ -115,9 +115,9 @@ def check_encoder(entry: Any) -> EncoderEntry:
     if any(found[name] is not None for name in local):
         raise ValueError("encoder.local lists parameters that have a name.")
     if found["model_name"] is None and "model_name" not in local:
-        raise ValueError("encoder.params.model_name is None, and no place.")
+        raise ValueError("encoder.params.model_name is None, and encoder.local does not list it.")
     parts = {part: identity.take(part, str) for part in IDENTITY}
     identity.close()
     if not all(re.fullmatch("[0-9a-f]{64}", part) for part in parts.values()):
-        raise ValueError("encoder.identity has what is no SHA-256.")
+        raise ValueError("encoder.identity has a value that is no SHA-256.")
     return EncoderEntry(kind, found, tuple(local), parts)

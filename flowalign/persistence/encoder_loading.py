@@ -1,4 +1,4 @@
-"""From the entry of a model file to an encoder, without doing what a stranger's file asks for."""
+"""From the entry of a model file to an encoder, without trust in the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowalign.persistence.checked import Keys
 from flowalign.persistence.encoder_entry import KINDS, PLACES, EncoderEntry, check_encoder, hashes
 from flowalign.persistence.file_format import read
 
-# Repositories that are asked for though only a file names them.
+# Repositories that may be downloaded although only a file names them.
 WELL_KNOWN = frozenset(
     f"laion/{name}"
     for name in (
@@ -34,19 +34,19 @@ def load_encoder(
 ) -> OpenCLIPEncoder | ClapEncoder:
     """Make the encoder that a model file names, and load its weights.
 
-    The file need not be trusted. Of what it names, only published weights are fetched: those that
-    open_clip itself lists, and a few CLAP models of LAION. Another repository of a hub is asked
-    only if you name it too.
+    The file need not be trusted. Only well-known weights that it names are downloaded: those that
+    open_clip itself lists, and a few CLAP models of LAION. Weights of another repository of a hub
+    are downloaded only if you name the repository too.
 
     Parameters
     ----------
     path : str or path
         A file that :func:`~flowalign.save` wrote with an `encoder`.
     model_name, pretrained : str or None, default=None
-        These in place of what the file names. Needed where the encoder of the fit was a folder or a
-        checkpoint: a file never tells a path. They must lead to the same weights.
+        Used in place of the names in the file. Needed if the encoder of the fit was a folder or a
+        checkpoint, since a file never has a path. The weights must be those of the fit.
     **options
-        Parameters of the encoder that change no feature: `device`, `batch_size`, `cache`,
+        Parameters of the encoder that do not change features: `device`, `batch_size`, `cache`,
         `missing`, `verbose`.
 
     Returns
@@ -56,8 +56,9 @@ def load_encoder(
     Raises
     ------
     ValueError
-        If the file is damaged or names no encoder, if what it names is not published, if a
-        parameter is needed, or if weights that you named are not those of the fit.
+        If the file is damaged or names no encoder, if it names weights that are not well known, if
+        `model_name` or `pretrained` is needed, or if the weights that you named are not those of
+        the fit.
     ImportError
         If the library of the encoder is not installed; the message says how to install it.
     OSError
@@ -66,8 +67,8 @@ def load_encoder(
     Warns
     -----
     UserWarning
-        If what was published is no longer what it was at the fit, or is prepared in another way,
-        for instance by another version of the library.
+        If the published weights or the preprocessing have changed since the fit, for instance with
+        the version of the library.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def load_encoder(
     entry = _entry(path)
     asked = {"model_name": model_name, "pretrained": pretrained}
     given: dict[str, str | None] = {k: value for k, value in asked.items() if value is not None}
-    if brings_weights(model_name or ""):  # then no others are looked for
+    if brings_weights(model_name or ""):  # then pretrained is not needed
         given.setdefault("pretrained", None)
     params = entry.params | given
     missing = [name for name in entry.local if name not in given]
@@ -107,8 +108,8 @@ def _entry(path: os.PathLike[str]) -> EncoderEntry:
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{shown(path)} names no encoder that can be made: {error}") from error
     raise ValueError(
-        f"{shown(path)} names no encoder, for it was saved without one. Encode as before the fit, "
-        "or save it again: flowalign.save(aligner, path, encoder=encoder)."
+        f"{shown(path)} was saved without an encoder. Encode as before the fit, or save the "
+        "aligner again: flowalign.save(aligner, path, encoder=encoder)."
     )
 
 
@@ -116,7 +117,7 @@ def _ask_for(path: os.PathLike[str], missing: list[str]) -> str:
     what = {"model_name": "a model (--model)", "pretrained": "a checkpoint (--pretrained)"}
     return (
         f"{shown(path)} was fitted with {' and '.join(what[name] for name in missing)} of your "
-        f"own, and does not say where that is; give {' and '.join(missing)}."
+        f"own, and does not say where to find it; give {' and '.join(missing)}."
     )
 
 
@@ -137,7 +138,7 @@ def _check_published(
 
 
 def _check_well_known(path: os.PathLike[str], names: list[str | None]) -> None:
-    """Refuse repositories that nobody but the file vouches for."""
+    """Refuse repositories that only the file names, unless they are well known."""
     unknown = [name for name in names if name is not None and name not in WELL_KNOWN]
     if unknown:
         raise ValueError(
@@ -152,12 +153,12 @@ def _compare(
     entry: EncoderEntry,
     given: dict[str, str | None],
 ) -> None:
-    """Notice another encoder of the same name."""
+    """Raise or warn if the encoder is not that of the fit."""
     now = hashes(encoder)
     if given and now["weights"] != entry.identity["weights"]:
         raise ValueError(
-            f"{' and '.join(f'{name}={value!r}' for name, value in given.items())}: this has "
-            f"other weights than the encoder that {shown(path)} was fitted with."
+            f"{' and '.join(f'{name}={value!r}' for name, value in given.items())}: this encoder "
+            f"has other weights than the one that {shown(path)} was fitted with."
         )
     others = [part for part in now if now[part] != entry.identity[part]]
     if others:

@@ -16,14 +16,14 @@ from safetensors.numpy import save as to_bytes
 
 from flowalign.atomic_file import check_is_file
 
-FORMAT = 2  # written; fixed by version 0.2.0, whose last addition was the encoder's entry
-READABLE = (1, 2)  # 1 has no Gaussian model
-NAME = "flowalign"  # of what is ours in the file's metadata: a checksum and the header
+FORMAT = 2  # of new files; version 0.2.0 fixed it, and added the encoder's entry last
+READABLE = (1, 2)  # format 1 has no Gaussian model
+NAME = "flowalign"  # of our entry in the file's metadata, which holds a checksum and the header
 MAX_HEADER = 2**26  # bytes
 
 
 class Contents(NamedTuple):
-    """What a file holds; its checksum is its identity."""
+    """The contents of a file. The checksum identifies them."""
 
     header: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
@@ -34,12 +34,12 @@ def pack(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
     """Return the bytes of a file."""
     packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(header, allow_nan=False)
-    # Under one name: safetensors writes several in no fixed order.
+    # All in one entry, since safetensors writes several entries in no fixed order.
     return to_bytes(packed, {NAME: json.dumps([_checksum(text, packed), text])})
 
 
 def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
-    """SHA-256 of header and arrays. It tells damage, not forgery."""
+    """SHA-256 of header and arrays. It detects damage, not forgery."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
@@ -48,8 +48,8 @@ def _checksum(text: str, arrays: dict[str, NDArray[Any]]) -> str:
 
 
 def read(path: Path) -> Contents:
-    """Read the file without trust: nothing is allocated that the file does not hold."""
-    check_is_file(path)  # a pipe would be waited for
+    """Read an untrusted file. No more memory is allocated than the file holds."""
+    check_is_file(path)  # reading a pipe could wait for ever
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
@@ -66,7 +66,7 @@ def read(path: Path) -> Contents:
     except (SafetensorError, TypeError, AttributeError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} is damaged, or no aligner: {error}") from error
     if _checksum(text, arrays) != checksum:
-        raise ValueError(f"{path} is damaged: its contents do not have the checksum they had.")
+        raise ValueError(f"{path} is damaged: its contents do not have their checksum.")
     return Contents(header, arrays, checksum)
 
 

@@ -1,6 +1,6 @@
-"""What was fitted, out of a file: the field, the model of the classes, and what is kept of samples.
+"""Fitted parts from a file: the field, the model of the classes, and what is kept of samples.
 
-Of `unread`, the arrays of the file, each function takes its own.
+Each function takes its own arrays out of `unread`, the arrays of the file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def model_of(
 
 
 def held_of(unread: dict[str, NDArray[Any]], n_classes: int, width: int) -> Held:
-    """Make what is left of unlabelled rows."""
+    """Make the statistics that are kept of unlabelled rows."""
     parts, double = named("held.", unread), np.float64
     statistics = ClassStatistics.__new__(ClassStatistics)
     statistics.__setstate__(
@@ -71,7 +71,7 @@ def held_of(unread: dict[str, NDArray[Any]], n_classes: int, width: int) -> Held
 def reserve_of(
     share: int, unread: dict[str, NDArray[Any]], counts: NDArray[Any], width: int
 ) -> Reserve:
-    """Make the rows of samples, of which there were ``counts``, (C,)."""
+    """Make the reserve of rows. A class had ``counts``, (C,), samples, so it has no more rows."""
     parts = named("reserve.", unread)
     X = shaped(parts.pop("X"), (None, width))
     codes, multiplicity = (
@@ -85,5 +85,5 @@ def reserve_of(
         or ((codes < 0) | (codes >= len(counts)) | (multiplicity < 1)).any()
         or (np.bincount(codes, multiplicity, minlength=len(counts)) > counts).any()
     ):
-        raise ValueError("the reserve has rows of samples that there were not.")
+        raise ValueError("the reserve has rows that cannot be of the samples.")
     return reserve

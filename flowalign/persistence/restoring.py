@@ -1,4 +1,4 @@
-"""From header and arrays to an aligner; nothing in them is trusted."""
+"""From header and arrays to an aligner, without trust in either."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from flowalign.stopping import SCORES
 def load(path: str | os.PathLike[str]) -> FlowMatchingAligner | MultiViewAligner:
     """Read a fitted aligner from a file that :func:`save` wrote.
 
-    It is on the device that it was fitted on, or on the CPU where that is not there.
+    The aligner is on the device of its fit, or on the CPU if this machine has no such device.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def load(path: str | os.PathLike[str]) -> FlowMatchingAligner | MultiViewAligner
     ValueError
         If the file is damaged, is something else, or was written by a newer format.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     path = expanded(path)
     return restore(path, read(path))
@@ -70,7 +70,7 @@ def restore(
 def _restore(
     header: Any, arrays: dict[str, NDArray[Any]]
 ) -> FlowMatchingAligner | MultiViewAligner:
-    """Make what the file holds; every key and every array must be used up."""
+    """Make the aligner of either class. Every key and every array must be used up."""
     left, unread = Keys(header, "header"), dict(arrays)
     if (found := left.take("format", int)) not in READABLE:
         wrote = header.get("version")
@@ -81,7 +81,7 @@ def _restore(
     left.take("version", str)
     if found == 1:
         _complete(header, unread)
-    elif "encoder" in left:  # of no concern here, but a file is good as a whole
+    elif "encoder" in left:  # not used here, but checked: a file is valid as a whole
         check_encoder(left.take("encoder", dict))
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -100,7 +100,7 @@ def _restore(
 
 
 def _restore_aligner(header: Any, unread: dict[str, NDArray[Any]]) -> FlowMatchingAligner:
-    """Make a single aligner; every key and every array must be used up."""
+    """Make an aligner of one view. Every key and every array must be used up."""
     left = Keys(header, "header")
     classes = _labels(left.take("labels", dict), "labels", unread)
     if len(np.unique(classes)) != len(classes) or (np.unique(classes) != classes).any():
@@ -116,7 +116,7 @@ def _restore_aligner(header: Any, unread: dict[str, NDArray[Any]]) -> FlowMatchi
     names = fitted.take("feature_names", (list, type(None)))
     if names is not None:
         if len(names) != width or not all(type(name) is str for name in names):
-            raise ValueError("feature_names are not one string a feature.")
+            raise ValueError("feature_names are not one string for each feature.")
         aligner.feature_names_in_ = np.array(names, dtype=object)
     aligner.classes_ = classes
     aligner.class_embeddings_ = targets
@@ -166,12 +166,12 @@ def _restore_aligner(header: Any, unread: dict[str, NDArray[Any]]) -> FlowMatchi
 
 
 def _complete(header: dict[str, Any], unread: dict[str, NDArray[Any]]) -> None:
-    """Add to a file of format 1 what it does not know of, so that it says what it said."""
+    """Add to a file of format 1 what the format lacked, so that predictions stay as they were."""
     config, n_classes = header["field"]["config"], len(unread["class_embeddings"])
     if header["field"]["kind"] == "gaussian":
         config.setdefault("centred_text_weight", 0.0)
     unread.setdefault("class_probabilities", np.full(n_classes, 1 / n_classes))
-    if "scores.n_steps" in unread:  # cosines alone were read out
+    if "scores.n_steps" in unread:  # answers came from cosines alone
         unread.setdefault("scores.posterior_weight", np.zeros(unread["scores.n_steps"].size))
 
 
@@ -201,7 +201,7 @@ def _aligner(
 
 
 def _scalars(left: Keys, known: set[str]) -> dict[str, Any]:
-    """Take the parameters, out of those that are known."""
+    """Take the parameters that are scalars; an unknown one is an error."""
     params: dict[str, Any] = left.take("params", dict)
     if set(params) - known:
         raise ValueError(f"params has unknown keys: {sorted(set(params) - known)[:5]}.")

@@ -1,4 +1,4 @@
-"""An aligner by the name of its file, for work that is spread over processes and machines."""
+"""An aligner that is known by its file, for work on several processes and machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowalign.multi_view import MultiViewAligner
 from flowalign.persistence.file_format import read
 from flowalign.persistence.restoring import restore
 
-MODELS_KEPT = 8  # in a process
+MODELS_KEPT = 8  # by each process
 _loading = Lock()
 
 
@@ -29,44 +29,44 @@ def _new_lock() -> None:
     _loading = Lock()
 
 
-if hasattr(os, "register_at_fork"):  # the thread that holds it is not in the child
+if hasattr(os, "register_at_fork"):  # a child process lacks the thread that holds the lock
     os.register_at_fork(after_in_child=_new_lock)
 
 
 class SavedAligner:
     """A fitted aligner in a file, which each process loads when it first predicts.
 
-    What travels between processes is the name of the file and its checksum, some hundred bytes;
-    so its methods can be handed to Dask's ``map_blocks``, Ray's ``map_batches``, joblib or
-    ``multiprocessing`` for any number of blocks. A process keeps the last eight models. What else
-    an aligner has, such as ``classes_``, the attribute ``aligner`` has.
+    Only the path of the file and its checksum travel between processes, some hundred bytes. So the
+    methods can be handed to Dask's ``map_blocks``, Ray's ``map_batches``, joblib or
+    ``multiprocessing`` for any number of blocks. A process keeps the last eight models. The
+    attribute ``aligner`` is the aligner itself, for everything else, such as ``classes_``.
 
-    Blocks of no rows, which a filter may leave, are answered with no rows, where an aligner, like
-    all of scikit-learn, refuses them.
+    The answer to a block without rows, which a filter may leave, has no rows. An aligner refuses
+    such blocks, as all of scikit-learn does.
 
     Parameters
     ----------
     path : str or path
-        A file that :func:`~flowalign.save` wrote; ``~`` is the home folder. It is read at once, and
-        again under the same path by each process that predicts, which may be on another machine.
+        A file that :func:`~flowalign.save` wrote; ``~`` is the home folder. It is read at once.
+        Each process that predicts, maybe on another machine, reads it again under the same path.
 
     Attributes
     ----------
     path : str
-        Absolute.
+        The absolute path.
     checksum : str
-        Of the contents. A process that finds others under this path refuses them.
+        Checksum of the contents. A process that finds other contents under the path raises.
 
     Raises
     ------
     ValueError
         If the file is damaged, or no aligner.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     See Also
     --------
-    flowalign.load : One aligner, here.
+    flowalign.load : Load an aligner in this process.
 
     Examples
     --------
@@ -89,12 +89,12 @@ class SavedAligner:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.path.abspath(expanded(path))
         contents = read(Path(self.path))
-        restore(self.path, contents)  # tells now, not in a worker, that it is no aligner
+        restore(self.path, contents)  # so that a wrong file raises now, not in a worker
         self.checksum = contents.checksum
 
     @property
     def aligner(self) -> FlowMatchingAligner | MultiViewAligner:
-        """The aligner of this process. It is shared: do not fit it, or set its parameters."""
+        """The aligner of this process. It is shared: do not fit it or set its parameters."""
         with _loading:  # threads wait for the first one
             return _load(self.path, self.checksum)
 
@@ -107,7 +107,7 @@ class SavedAligner:
         return self._answer("predict_proba", X)
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
-        """Return how much rows look like any class; see `FlowMatchingAligner.score_samples`."""
+        """Return how much rows look like any class: `FlowMatchingAligner.score_samples`."""
         return self._answer("score_samples", X)
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -118,7 +118,7 @@ class SavedAligner:
         aligner = self.aligner
         try:
             empty = len(X) == 0
-        except TypeError:  # sparse, or no rows at all, which the aligner refuses
+        except TypeError:  # a sparse matrix, or no table of rows: the aligner raises for these
             empty = False
         return _answer_to_none(aligner, method, X) if empty else getattr(aligner, method)(X)
 
@@ -131,8 +131,8 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner | MultiViewAligner:
     contents = read(Path(path))
     if contents.checksum != checksum:
         raise ValueError(
-            f"{path} is not the model that was meant: it was replaced, or is another file on this "
-            "machine. Make a new SavedAligner, of a file that all machines see."
+            f"{path} is not the model of this SavedAligner: it was replaced, or is another file on "
+            "this machine. Make a new SavedAligner of a file that all machines see."
         )
     return restore(path, contents)
 
@@ -140,19 +140,19 @@ def _load(path: str, checksum: str) -> FlowMatchingAligner | MultiViewAligner:
 def _answer_to_none(
     aligner: FlowMatchingAligner | MultiViewAligner, method: str, X: Any
 ) -> NDArray[Any]:
-    """Return what `method` says of zero rows: of the width and dtype that it has for others."""
+    """Return the answer of `method` to zero rows, with the width and dtype of its other answers."""
     if isinstance(aligner, MultiViewAligner):
         return aligner._answer_to_none(method, X)
     X = as_numpy(X, "X")
     cells = np.asarray(X)
     dtype = np.dtype(np.float64)
-    # A column of arrays that has none left does not tell their width.
+    # A column of arrays from which all rows were filtered does not tell the width of the arrays.
     if cells.dtype != object or cells.shape not in ((0,), (0, 1)):
         checked = validate_data(
             aligner, X, reset=False, dtype=float_dtypes(X), ensure_min_samples=0
         )
         dtype = checked.dtype
-    nameless = copy.copy(aligner)  # names were checked, and an array has none
+    nameless = copy.copy(aligner)  # feature names were checked above, and an array has none
     if hasattr(nameless, "feature_names_in_"):
         del nameless.feature_names_in_
     somewhere = aligner._arrays["class_embeddings_"][:1].astype(dtype)

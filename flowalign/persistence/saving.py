@@ -35,37 +35,37 @@ def save(
     Parameters
     ----------
     aligner : FlowMatchingAligner or MultiViewAligner
-        Fitted. Labels are numbers or strings.
+        The fitted aligner. Its labels are numbers or strings.
     path : str or path
-        The file, by exactly this name; ".safetensors" is customary, ``~`` is the home folder. One
-        that is there is replaced when the new one is complete; of a symbolic link, the file that
-        it leads to.
+        The exact name of the file; ".safetensors" is customary, ``~`` is the home folder. A file of
+        this name is replaced when the new one is complete. For a symbolic link, the file behind it
+        is replaced.
     encoder : OpenCLIPEncoder, ClapEncoder or None, default=None
-        What made the features of a FlowMatchingAligner. The file then names it, by its parameters
-        and the hashes of its weights and preprocessing, so that
+        The encoder that made the features of a FlowMatchingAligner. The file then has the
+        encoder's parameters and the hashes of its weights and preprocessing, so that
         :func:`flowalign.persistence.load_encoder` and the command ``flowalign predict`` need
-        nothing else. Its weights are loaded for that, and are not part of the file; a folder or
-        checkpoint of yours is noted as such, without its path. An aligner does not know its
-        encoder: to save one again that was loaded, give it again.
+        nothing else. The weights are loaded for the hashes, but are not part of the file. A folder
+        or checkpoint of yours is noted as such, without its path. An aligner does not know its
+        encoder: if you load an aligner and save it again, give the encoder again.
 
     Raises
     ------
     NotFittedError
         If the aligner is not fitted.
     TypeError
-        For another estimator, or for labels or parameters that the format cannot hold; the message
-        says which, and what to do. Also for another encoder, such as a CallableEncoder.
+        For another estimator, for another encoder, such as a CallableEncoder, or for labels or
+        parameters that the format cannot hold. The message says which, and what to do.
     ValueError
-        For string labels in a dtype far wider than they are, an encoder of another width than the
-        features, or a path that is a device, a pipe or a socket.
+        For string labels in a dtype far wider than the strings, for an encoder whose features have
+        another width than those of the fit, or for a path that is a device, a pipe or a socket.
     OSError
-        If the file cannot be written there.
+        If the file cannot be written.
 
     Notes
     -----
     The parameter ``memory`` is not stored. Class embeddings and class priors among the parameters
-    are stored by their values, as a `ClassEmbeddings` and an array. Of several views the fitted
-    aligners are stored with their parameters, and columns that a callable has chosen as they are.
+    are stored by value, as a `ClassEmbeddings` and an array. For several views, the fitted aligners
+    are stored with their parameters, and the columns that a callable chose are stored themselves.
 
     Examples
     --------
@@ -84,8 +84,8 @@ def save(
     if type(aligner) not in (FlowMatchingAligner, MultiViewAligner):
         raise TypeError(
             "aligner must be a MultiViewAligner or FlowMatchingAligner, got "
-            f"{type(aligner).__name__}. Of a pipeline, save the aligner and make the other steps "
-            "again, or use skops.io for the whole."
+            f"{type(aligner).__name__}. For a pipeline, save the aligner and make the other steps "
+            "again, or use skops.io for the whole pipeline."
         )
     check_is_fitted(aligner)
     arrays: dict[str, NDArray[Any]] = {}
@@ -107,7 +107,7 @@ def save(
 
 
 def _store(aligner: FlowMatchingAligner, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return what the header says of an aligner, and put its arrays to others."""
+    """Return the header of an aligner, and add its arrays to `arrays`."""
     header: dict[str, Any] = {"params": _store_params(aligner, arrays)}
     header["labels"] = _store_labels("labels", aligner.classes_, arrays)
     if aligner.class_embeddings is not None:
@@ -158,7 +158,7 @@ def _store_params(
     for name in ("class_embeddings", "views", *LEFT_OUT):
         params.pop(name, None)
     if not isinstance(params["class_prior"], str):
-        # By classes_ from now on, whatever it was.
+        # The file has an array in the order of classes_, whatever form the parameter had.
         arrays["class_prior"] = class_probabilities(
             params.pop("class_prior"), aligner.classes_, np.zeros(len(aligner.classes_))
         )
@@ -178,7 +178,7 @@ def _store_params(
 def _store_labels(
     name: str, labels: NDArray[Any], arrays: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
-    """Numbers as an array, strings in the header."""
+    """Put labels that are numbers into an array; return strings for the header."""
     dtype = labels.dtype.newbyteorder("=")
     if dtype.kind in "OU":
         if not all(type(label) is str for label in labels.tolist()):

@@ -1,4 +1,4 @@
-"""Several views in a file: an aligner for each, and what puts them together."""
+"""Several views in a file: an aligner for each view, and the parts that combine them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def store_views(
     arrays: dict[str, NDArray[Any]],
     store: Callable[[FlowMatchingAligner, dict[str, NDArray[Any]]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return what the header says of the views, and put their arrays to others.
+    """Return the header's part about the views, and add their arrays to `arrays`.
 
-    `store` does that with a single aligner.
+    `store` does the same for a single aligner.
     """
     views = []
     for k, (name, view, columns) in enumerate(aligner.views_):
@@ -34,12 +34,12 @@ def store_views(
         arrays |= {f"view{k}.{key}": array for key, array in own.items()}
     reserve, ratios = aligner._reserve, aligner._ratios
     widths = [view.n_features_in_ for _, view, _ in aligner.views_]
-    firsts = np.cumsum([0, *widths[:-1]])  # a row has all of a view, or nothing
+    firsts = np.cumsum([0, *widths[:-1]])  # one column tells: a row has all of a view, or nothing
     arrays |= {
         "weights": aligner.view_weights_,
         "class_probabilities": aligner.class_prior_,
         "counts": aligner._counts,
-        # A file has finite numbers; what is missing is said beside them.
+        # A file has finite numbers only; arrays of bool say which values are missing.
         "ratios.values": np.nan_to_num(ratios, nan=0.0),
         "ratios.present": np.asarray(~np.isnan(ratios).any(axis=2)),
         "reserve.X": np.nan_to_num(reserve.X, nan=0.0),
@@ -96,13 +96,13 @@ def restore_views(
     names = left.take("feature_names", (list, type(None)))
     if names is not None:
         if len(names) != aligner.n_features_in_ or not all(type(name) is str for name in names):
-            raise ValueError("feature_names are not one string a feature.")
+            raise ValueError("feature_names are not one string for each feature.")
         aligner.feature_names_in_ = np.array(names, dtype=object)
     return aligner
 
 
 def _reserve(keys: Keys, parts: dict[str, NDArray[Any]], aligner: MultiViewAligner) -> Reserve:
-    """Make the rows of samples, NaN where a row lacks a view."""
+    """Make the reserve of rows, with NaN where a row lacks a view."""
     widths = [view.n_features_in_ for _, view, _ in aligner.views_]
     X = shaped(parts.pop("X"), (None, sum(widths)))
     codes, multiplicity = (
@@ -113,7 +113,7 @@ def _reserve(keys: Keys, parts: dict[str, NDArray[Any]], aligner: MultiViewAlign
     n_classes = len(aligner.classes_)
     wrong = (codes < 0) | (codes >= n_classes) | (multiplicity < 1) | ~present.any(axis=1)
     if parts or share < 1 or X.dtype not in ("f4", "f8") or wrong.any():
-        raise ValueError("the reserve has rows of samples that there were not.")
+        raise ValueError("the reserve has rows that cannot be of the samples.")
     if (np.bincount(codes, multiplicity, minlength=n_classes) > aligner._counts).any():
         raise ValueError("the reserve has more samples than there were.")
     X = np.where(np.repeat(present, widths, axis=1), X, X.dtype.type(np.nan))
