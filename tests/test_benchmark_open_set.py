@@ -292,6 +292,7 @@ def test_the_command(path, tmp_path, capsys):
     arguments += ["--methods", "zero-shot", "--out", str(tmp_path / "report")]
     main(arguments)
     assert "2 fits, 0 failed" in capsys.readouterr().out
-    main([*arguments, "--setting", "inductive", "open-set"])
-    assert "4 fits, 0 failed" in capsys.readouterr().out
+    for setting in (["--open-set"], ["--setting", "inductive", "open-set"]):
+        main([*arguments, *setting])
+        assert "4 fits, 0 failed" in capsys.readouterr().out
     assert "## None of these: 2 " in (tmp_path / "report" / "report.md").read_text()

@@ -59,6 +59,9 @@ def main(
     parser.add_argument(
         "--oracle", action="store_true", help="add peers with settings chosen on test, starred"
     )
+    parser.add_argument(
+        "--open-set", action="store_true", help="add open-set to the settings that are run"
+    )
     parser.add_argument("--jobs", type=int, help="fits at once, all cores by default")
     parser.add_argument(
         "--scheduler",
@@ -80,7 +83,7 @@ def main(
         with _cluster(args, parser) if args.scheduler else nullcontext():
             paths, draws = _paths(args, parser), {"shots": args.shots, "n_seeds": args.seeds}
             draws["n_jobs"] = -1 if args.jobs is None else args.jobs
-            settings = args.setting or [INDUCTIVE, VIEWS]
+            settings = (args.setting or [INDUCTIVE, VIEWS]) + [OPEN_SET] * args.open_set
             several = [path for path in paths if has_views(path)]
             single = [path for path in paths if path not in several]
             _check_sets(single, several, args, parser)
@@ -138,7 +141,7 @@ def _check_sets(
     settings = args.setting or []
     named = [f"--setting {name}" for name in settings if name != VIEWS]
     about_methods = [name for name in ("--methods", "--oracle") if getattr(args, name.strip("-"))]
-    given = named + about_methods
+    given = named + about_methods + ["--open-set"] * args.open_set
     if about_methods and settings and not {INDUCTIVE, *SETTINGS} & set(settings):
         parser.error(
             f"{', '.join(about_methods)}: --setting {' '.join(settings)} has methods of its own"
