@@ -66,6 +66,15 @@ def test_one_command_writes_all_tables(folder, capsys):
     assert ".. csv-table:: Second group, test rows in batches\n" in text
     assert '"known rows refused"' in (folder / "results" / "open-set.rst").read_text()
     assert not (folder / "results" / "several-views.rst").exists()  # there are no such sets
+    for group, sets in [
+        ("all", "set_0 | set_1"),
+        ("first_group", "set_0"),
+        ("second_group", "set_1"),
+    ]:
+        report = (folder / "out" / group / "report.md").read_text()
+        assert f"| seconds | {sets} |\n" in report
+        assert "## Unlabelled, all test rows: 1 " in report
+        assert "## None of these: 1 " in report
     readme = (folder / "README.md").read_text()
     assert readme.startswith(f"before\n{results.MARKS[0]}|  | first group, 1 | second group, 1 |\n")
     assert readme.endswith(f"{results.MARKS[1]}after\n")

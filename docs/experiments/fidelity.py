@@ -31,7 +31,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from flowalign import FlowMatchingAligner
 from flowalign.benchmark.measurements import right
-from flowalign.benchmark.peer import LOGIT_SCALE
+from flowalign.sphere import CLIP_SCALE
 
 RECIPE = {
     "velocity_field": "mlp",
@@ -51,7 +51,7 @@ def summed_classes(states: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
 
     The probabilities of a state are the softmax of 100 times its cosines to the embeddings, (C, d).
     """
-    logits = [LOGIT_SCALE * cosine_similarity(state, embeddings) for state in states]
+    logits = [CLIP_SCALE * cosine_similarity(state, embeddings) for state in states]
     return softmax(logits, axis=2).sum(axis=0).argmax(axis=1)
 
 

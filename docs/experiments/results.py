@@ -4,7 +4,8 @@
         [--shots 1 4 16] [--seeds 3] [--jobs 2]
 
 FOLDER has a folder for each group of feature sets, such as ``eight_sets``, whose name is its title.
-REPORTS keeps a row for each fit, so that a run which was interrupted goes on. Written are
+REPORTS has a report of each group and one of all, with intervals and the results on each set. It
+keeps a row for each fit, so that a run which was interrupted goes on. Written are
 ``docs/results/<setting>.rst``, which pages of the documentation include, and a short table in
 ``docs/results/summary.rst`` and in README, between its two marks. Each says at which commit it was
 made; commit before a run.
@@ -20,7 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from flowalign.benchmark import run, run_open_set, run_several_views, run_unlabeled
+from flowalign.benchmark import (
+    run,
+    run_open_set,
+    run_several_views,
+    run_unlabeled,
+    write_report,
+)
 from flowalign.benchmark.open_set import by_score
 from flowalign.benchmark.pools import SETTINGS
 from flowalign.benchmark.summary import OURS, Summary, summarise, wins
@@ -35,6 +42,7 @@ COLUMNS = (
     f"are sets on which {OURS} is better, level within half a point, and worse. Log-loss, ECE and "
     "seconds of a fit are those with the most samples."
 )
+NOT_POOLED = ("inductive", "open-set", "several-views")
 EVERY = ("inductive", *SETTINGS, "open-set", "several-views")
 
 
@@ -178,6 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{args.folder} has no folder with .npz files")
     if "inductive" in args.settings and not all(mark in README.read_text() for mark in MARKS):
         parser.error(f"{README} lacks a line {' or '.join(mark.strip() for mark in MARKS)}")
+    found: dict[str, dict[str, list[dict]]] = {"all": {}}
     for setting in args.settings:
         groups = {
             folder.name: rows
@@ -189,6 +198,15 @@ def main(arguments: list[str] | None = None) -> None:
             (RESULTS / f"{setting}.rst").write_text("\n".join(page(setting, groups)) + "\n")
         if groups and setting == "inductive":
             write_summary(groups)
+        for name, rows in groups.items():
+            found.setdefault(name, {})[setting] = rows
+            found["all"].setdefault(setting, []).extend(rows)
+    for name, by_setting in found.items():
+        if not by_setting:
+            continue
+        rows, open_set, views = (by_setting.get(setting, []) for setting in NOT_POOLED)
+        unlabeled = [row for setting in SETTINGS for row in by_setting.get(setting, [])]
+        write_report(rows, args.out / name, open_set, views, unlabeled)
 
 
 def page(setting: str, groups: dict[str, list[dict]]) -> list[str]:

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch.nn import functional
 
-from flowalign.benchmark.peer import LOGIT_SCALE, Peer, PerSetting, cosine_logits, linear_logits
+from flowalign.benchmark.peer import Peer, PerSetting, cosine_logits, linear_logits
 from flowalign.benchmark.peers import TipAdapter
-from flowalign.sphere import unit_rows
+from flowalign.sphere import CLIP_SCALE, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -73,7 +73,7 @@ class TipAdapterF(TipAdapter):
     def _keys(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> NDArray[Any]:
         x, keys = torch.from_numpy(X), torch.nn.Parameter(torch.from_numpy(X.copy()))
         values = functional.one_hot(torch.from_numpy(codes), len(text)).to(x.dtype)
-        zero_shot = LOGIT_SCALE * x @ torch.from_numpy(text).T
+        zero_shot = CLIP_SCALE * x @ torch.from_numpy(text).T
         alpha, beta = self.usual["alpha"], self.usual["beta"]
 
         def logits(rows: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _adapter(X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any], *, ratio:
     down, up = layer(max(1, width // 4), width), layer(width, max(1, width // 4))
 
     def logits(rows: Tensor) -> Tensor:
-        return LOGIT_SCALE * _adapted(down, up, ratio, x[rows]) @ targets.T
+        return CLIP_SCALE * _adapted(down, up, ratio, x[rows]) @ targets.T
 
     train(logits, torch.optim.Adam([down, up], lr=1e-3), codes, n_epochs=100)
     return partial(_adapter_logits, down.detach().numpy(), up.detach().numpy(), ratio, text)
@@ -201,7 +201,7 @@ def _task_residual(
 
     n_epochs = 100 if len(X) <= 4 * len(text) else 200
     optimizer = torch.optim.Adam([residual], lr=2e-3)
-    train(lambda rows: LOGIT_SCALE * x[rows] @ weights().T, optimizer, codes, n_epochs)
+    train(lambda rows: CLIP_SCALE * x[rows] @ weights().T, optimizer, codes, n_epochs)
     return partial(cosine_logits, weights().detach().numpy())
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy.linalg import solve
 
-from flowalign.benchmark.peer import LOGIT_SCALE, Peer, PerSetting
+from flowalign.benchmark.peer import Peer, PerSetting
 from flowalign.benchmark.peers import logistic
+from flowalign.sphere import CLIP_SCALE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +86,7 @@ def _corrected(
     beta: float,
     X_new: NDArray[Any],
 ) -> NDArray[Any]:
-    return LOGIT_SCALE * (X_new @ text.T + _kernel(X_new, X, beta) @ weights)
+    return CLIP_SCALE * (X_new @ text.T + _kernel(X_new, X, beta) @ weights)
 
 
 def _kernel(A: NDArray[Any], B: NDArray[Any], beta: float) -> NDArray[Any]:

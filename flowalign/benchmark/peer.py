@@ -17,14 +17,12 @@ from flowalign.class_embeddings import class_vectors
 from flowalign.embedding_forms import as_class_embeddings
 from flowalign.parameters import is_auto
 from flowalign.spaces import class_means, place_targets
-from flowalign.sphere import unit_rows
+from flowalign.sphere import CLIP_SCALE, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Scorer = Callable[..., NDArray[Any]]  # features (m, d), and settings, to logits (m, C)
-
-LOGIT_SCALE = 100.0  # factor of the cosines in zero-shot classification with CLIP
 
 
 class Peer(ClassifierMixin, BaseEstimator, ABC):
@@ -193,7 +191,7 @@ class PerSetting:
 
 def cosine_logits(targets: NDArray[Any], X_new: NDArray[Any]) -> NDArray[Any]:
     """Return the cosines of unit rows, (m, d), with unit targets, (C, d), times 100."""
-    return LOGIT_SCALE * X_new @ targets.T
+    return CLIP_SCALE * X_new @ targets.T
 
 
 def linear_logits(

@@ -19,9 +19,9 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from flowalign.benchmark.dirichlet_peer import EMDirichlet
 from flowalign.benchmark.gaussian_peers import StatA, TransCLIP
-from flowalign.benchmark.peer import LOGIT_SCALE, PerSetting, cosine_logits
+from flowalign.benchmark.peer import PerSetting, cosine_logits
 from flowalign.benchmark.unlabeled_peer import UnlabeledPeer
-from flowalign.sphere import unit_rows
+from flowalign.sphere import CLIP_SCALE, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,12 +182,12 @@ class SSTextU(UnlabeledPeer):
     def _train(self, X: NDArray[Any], codes: NDArray[Any], text: NDArray[Any]) -> Scorer:
         of_class = np.eye(len(text), dtype=X.dtype)[codes]
         counts = of_class.sum(axis=0)
-        labelled = LOGIT_SCALE * counts[:, None] / 2 * (of_class.T @ X) / len(X)
+        labelled = CLIP_SCALE * counts[:, None] / 2 * (of_class.T @ X) / len(X)
         weights = text
         for _ in range(self.n_rounds):
             logits = cosine_logits(weights, self._pool)
             shares = balanced(logits, counts / len(X), self.n_balancings)
-            pool = LOGIT_SCALE * (shares.T.astype(X.dtype) @ self._pool) / len(self._pool)
+            pool = CLIP_SCALE * (shares.T.astype(X.dtype) @ self._pool) / len(self._pool)
             weights = unit_rows(text + labelled + pool, "the weights")
         return partial(cosine_logits, weights)
 

@@ -104,10 +104,7 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "looks like no class at all: whether its score is below the model's threshold.",
     )
     _model(parser)
-    parser.add_argument(
-        "inputs", nargs="*", type=expanded, metavar="PATH",
-        help="files, and folders, whose files are taken at any depth",
-    )  # fmt: skip
+    _inputs(parser, "*")
     parser.add_argument(
         "--features", type=expanded, metavar="FILE",
         help="features instead of files, without the encoder: a .npy file with an array, or a "
@@ -128,10 +125,7 @@ def _report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "class, and the files whose labels would help most.",
     )
     _model(parser)
-    parser.add_argument(
-        "inputs", nargs="+", type=expanded, metavar="PATH",
-        help="files, and folders, whose files are taken at any depth",
-    )  # fmt: skip
+    _inputs(parser, "+")
     parser.add_argument(
         "--out", type=expanded, default=Path("report.html"), metavar="FILE",
         help="the page to write, report.html by default",
@@ -173,6 +167,13 @@ def _model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model_file", type=expanded, metavar="MODEL", help="a file that flowalign fit wrote"
     )
+
+
+def _inputs(parser: argparse.ArgumentParser, how_many: str) -> None:
+    parser.add_argument(
+        "inputs", nargs=how_many, type=expanded, metavar="PATH",
+        help="files, and folders, whose files are taken at any depth",
+    )  # fmt: skip
 
 
 def _encoder(parser: argparse.ArgumentParser) -> None:
